@@ -1,0 +1,20 @@
+"""minidl: a deep learning framework small enough to read."""
+
+from minidl import functional
+from minidl.autograd import Function, grad, is_grad_enabled, no_grad, set_grad_enabled
+from minidl.backend import seed
+from minidl.errors import MinidlError
+from minidl.tensor import Tensor
+
+__version__ = "0.1.0"
+__all__ = [
+    "Function",
+    "MinidlError",
+    "Tensor",
+    "functional",
+    "grad",
+    "is_grad_enabled",
+    "no_grad",
+    "seed",
+    "set_grad_enabled",
+]

@@ -1,0 +1,53 @@
+"""The operations. Each is a Function with forward and backward side by side, and a function that calls it."""
+
+from minidl.functional import methods  # noqa: F401  (binds the operators of Tensor)
+from minidl.functional.activation import (
+    gelu,
+    leaky_relu,
+    log_softmax,
+    relu,
+    sigmoid,
+    softmax,
+    softplus,
+    tanh,
+)
+from minidl.functional.arithmetic import (
+    absolute,
+    add,
+    astype,
+    clip,
+    divide,
+    equal,
+    exp,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    log,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    power,
+    sqrt,
+    subtract,
+    where,
+)
+from minidl.functional.matmul import linear, matmul
+from minidl.functional.reduction import argmax, logsumexp, max, mean, min, sum, var
+from minidl.functional.shape import (
+    broadcast_to,
+    concatenate,
+    flatten,
+    getitem,
+    pad,
+    permute,
+    reshape,
+    squeeze,
+    stack,
+    transpose,
+    unsqueeze,
+)
+
+__all__ = [name for name in dir() if not name.startswith("_")]

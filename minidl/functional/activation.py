@@ -1,0 +1,161 @@
+"""Activations: what a neuron makes of its sum. All are stable where |x| is large."""
+
+from __future__ import annotations
+
+import math
+
+from minidl.autograd import Function
+from minidl.backend import Array, array_module
+from minidl.functional.arithmetic import exp, where
+from minidl.functional.reduction import logsumexp
+from minidl.functional.reduction import sum as sum_
+from minidl.tensor import Tensor
+
+
+class Sigmoid(Function):
+    """y = σ(x) = 1 / (1 + e⁻ˣ)        ∂L/∂x = ∂L/∂y · y (1 − y)
+
+    Computed as (1 + tanh(x/2)) / 2, which is the same number and never overflows.
+    """
+
+    def forward(self, x: Array) -> Array:
+        y = 0.5 * array_module(x).tanh(0.5 * x) + 0.5
+        self.save(output=y)
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (y,) = self.saved
+        return dy * y * (1.0 - y)
+
+
+class Tanh(Function):
+    """y = tanh x        ∂L/∂x = ∂L/∂y · (1 − y²)"""
+
+    def forward(self, x: Array) -> Array:
+        y = array_module(x).tanh(x)
+        self.save(output=y)
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (y,) = self.saved
+        return dy * (1.0 - y * y)
+
+
+class ReLU(Function):
+    """y = max(x, 0)        ∂L/∂x = ∂L/∂y where y > 0, else 0
+
+    The output is kept, not the input: it tells the same, and the next layer keeps it anyway.
+    """
+
+    def forward(self, x: Array) -> Array:
+        y = array_module(x).maximum(x, 0)
+        self.save(output=y)
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (y,) = self.saved
+        return dy * (y.data > 0)
+
+
+class LeakyReLU(Function):
+    """y = x where x > 0, else s·x        ∂L/∂x = ∂L/∂y where x > 0, else s·∂L/∂y"""
+
+    def __init__(self, negative_slope: float) -> None:
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Array) -> Array:
+        self.save(positive=x > 0)
+        return array_module(x).where(x > 0, x, self.negative_slope * x)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (positive,) = self.saved
+        return where(positive, dy, self.negative_slope * dy)
+
+
+class Softplus(Function):
+    """y = ln(1 + eˣ)        ∂L/∂x = ∂L/∂y · σ(x)        a smooth ReLU"""
+
+    def forward(self, x: Array) -> Array:
+        self.save(x=x)
+        return array_module(x).logaddexp(x, x.dtype.type(0))
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (x,) = self.saved
+        return dy * sigmoid(x)
+
+
+class Erf(Function):
+    """y = 2/√π ∫₀ˣ e⁻ᵗ² dt        ∂L/∂x = ∂L/∂y · 2/√π e⁻ˣ²"""
+
+    def forward(self, x: Array) -> Array:
+        self.save(x=x)
+        return _erf(x)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (x,) = self.saved
+        return dy * exp(-x * x) * (2.0 / math.sqrt(math.pi))
+
+
+def _erf(x: Array) -> Array:
+    """The error function of each element. NumPy has none; the C library's, one number at a time, is exact."""
+    xp = array_module(x)
+    if hasattr(xp, "vectorize") and xp.__name__ == "numpy":
+        return xp.vectorize(math.erf, otypes=[x.dtype])(x)
+    from cupyx.scipy.special import erf
+
+    return erf(x)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return Sigmoid()(x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    return Tanh()(x)
+
+
+def relu(x: Tensor) -> Tensor:
+    return ReLU()(x)
+
+
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    return LeakyReLU(negative_slope)(x)
+
+
+def softplus(x: Tensor) -> Tensor:
+    return Softplus()(x)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x Φ(x) with Φ the normal distribution function, ½ (1 + erf(x/√2))   (Hendrycks & Gimpel 2016)"""
+    return x * 0.5 * (1.0 + Erf()(x * math.sqrt(0.5)))
+
+
+class Softmax(Function):
+    """yᵢ = e^{xᵢ} / Σⱼ e^{xⱼ}        ∂L/∂xᵢ = yᵢ (∂L/∂yᵢ − Σⱼ ∂L/∂yⱼ yⱼ)
+
+    The largest xⱼ is subtracted from all first: it cancels in the fraction, and no exponential overflows.
+    """
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, x: Array) -> Array:
+        y = array_module(x).exp(x - x.max(axis=self.axis, keepdims=True))
+        y /= y.sum(axis=self.axis, keepdims=True)
+        self.save(output=y)
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (y,) = self.saved
+        return y * (dy - sum_(dy * y, axis=self.axis, keepdims=True))
+
+
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """Probabilities along `axis`."""
+    return Softmax(axis)(x)
+
+
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """ln softmax(x) = x − ln Σⱼ e^{xⱼ}"""
+    return x - logsumexp(x, axis, keepdims=True)

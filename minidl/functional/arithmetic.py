@@ -1,0 +1,314 @@
+"""Elementwise arithmetic. Operands broadcast; the engine undoes that for the gradients (`unbroadcast`).
+
+`dz` means ∂L/∂z, and each docstring reads: the value, then the chain rule.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.autograd import Function
+from minidl.backend import Array, array_module
+from minidl.tensor import Tensor, as_tensor
+
+
+class Add(Function):
+    """z = x + y        ∂L/∂x = ∂L/∂z        ∂L/∂y = ∂L/∂z"""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        return x + y
+
+    def backward(self, dz: Tensor) -> tuple[Tensor, Tensor]:
+        return dz, dz
+
+
+class Subtract(Function):
+    """z = x − y        ∂L/∂x = ∂L/∂z        ∂L/∂y = −∂L/∂z"""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        return x - y
+
+    def backward(self, dz: Tensor) -> tuple[Tensor, Tensor | None]:
+        return dz, -dz if self.needs_grad[1] else None
+
+
+class Multiply(Function):
+    """z = x · y        ∂L/∂x = ∂L/∂z · y        ∂L/∂y = ∂L/∂z · x"""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        self.save(x=x if self.needs_grad[1] else None, y=y if self.needs_grad[0] else None)
+        return x * y
+
+    def backward(self, dz: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y = self.saved
+        return (
+            dz * y if self.needs_grad[0] else None,
+            dz * x if self.needs_grad[1] else None,
+        )
+
+
+class Divide(Function):
+    """z = x / y        ∂L/∂x = ∂L/∂z / y        ∂L/∂y = −∂L/∂z · x / y²"""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        self.save(x=x if self.needs_grad[1] else None, y=y)
+        return x / y
+
+    def backward(self, dz: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y = self.saved
+        return (
+            dz / y if self.needs_grad[0] else None,
+            -dz * x / (y * y) if self.needs_grad[1] else None,
+        )
+
+
+class Power(Function):
+    """z = xᵃ        ∂L/∂x = ∂L/∂z · a xᵃ⁻¹        ∂L/∂a = ∂L/∂z · xᵃ ln x
+
+    At x = 0 the limits are taken: a xᵃ⁻¹ is 0 where a = 0, and xᵃ ln x is 0 where a ≥ 0.
+    """
+
+    def forward(self, x: Array, a: Array) -> Array:
+        z = x**a
+        self.save(x=x, a=a, output=z if self.needs_grad[1] else None)
+        return z
+
+    def backward(self, dz: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, a, z = self.saved
+        dx = da = None
+        if self.needs_grad[0]:
+            dx = dz * where(a == 0, 0.0, a * x ** where(a == 0, 1.0, a - 1.0))
+        if self.needs_grad[1]:
+            at_zero = (x == 0) & (a >= 0)
+            da = dz * where(at_zero, 0.0, z * log(where(at_zero, 1.0, x)))
+        return dx, da
+
+
+class Negative(Function):
+    """y = −x        ∂L/∂x = −∂L/∂y"""
+
+    def forward(self, x: Array) -> Array:
+        return -x
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return -dy
+
+
+class Exp(Function):
+    """y = eˣ        ∂L/∂x = ∂L/∂y · y"""
+
+    def forward(self, x: Array) -> Array:
+        y = array_module(x).exp(x)
+        self.save(output=y)
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (y,) = self.saved
+        return dy * y
+
+
+class Log(Function):
+    """y = ln x        ∂L/∂x = ∂L/∂y / x"""
+
+    def forward(self, x: Array) -> Array:
+        self.save(x=x)
+        return array_module(x).log(x)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (x,) = self.saved
+        return dy / x
+
+
+class Sqrt(Function):
+    """y = √x        ∂L/∂x = ∂L/∂y / 2y"""
+
+    def forward(self, x: Array) -> Array:
+        y = array_module(x).sqrt(x)
+        self.save(output=y)
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (y,) = self.saved
+        return dy / (2.0 * y)
+
+
+class Abs(Function):
+    """y = |x|        ∂L/∂x = ∂L/∂y · sign x        (0 at the kink x = 0)"""
+
+    def forward(self, x: Array) -> Array:
+        self.save(sign=array_module(x).sign(x))
+        return abs(x)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (sign,) = self.saved
+        return dy * sign
+
+
+class Maximum(Function):
+    """z = max(x, y)        ∂L/∂z goes to the larger operand; where they tie, half to each"""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        share = (x > y).astype(x.dtype) + (x == y).astype(x.dtype) * 0.5
+        self.save(share=share)
+        return array_module(x).maximum(x, y)
+
+    def backward(self, dz: Tensor) -> tuple[Tensor, Tensor]:
+        (share,) = self.saved
+        return dz * share, dz * (1.0 - share)
+
+
+class Clip(Function):
+    """y = min(max(x, low), high)        ∂L/∂x = ∂L/∂y where low ≤ x ≤ high, else 0"""
+
+    def __init__(self, low: float | None, high: float | None) -> None:
+        self.low, self.high = low, high
+
+    def forward(self, x: Array) -> Array:
+        y = array_module(x).clip(x, self.low, self.high)
+        self.save(inside=y == x)
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (inside,) = self.saved
+        return dy * inside
+
+
+class Where(Function):
+    """z = x where `condition`, else y        ∂L/∂x = ∂L/∂z there, else 0; ∂L/∂y the other way round"""
+
+    def __init__(self, condition: Array) -> None:
+        self.condition = condition
+
+    def forward(self, x: Array, y: Array) -> Array:
+        return array_module(x).where(self.condition, x, y)
+
+    def backward(self, dz: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return (
+            where(self.condition, dz, 0.0) if self.needs_grad[0] else None,
+            where(self.condition, 0.0, dz) if self.needs_grad[1] else None,
+        )
+
+
+class AsType(Function):
+    """y = x in another floating-point type        ∂L/∂x = ∂L/∂y in the type of x"""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+
+    def forward(self, x: Array) -> Array:
+        self.from_dtype = x.dtype
+        return x.astype(self.dtype)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return astype(dy, self.from_dtype)
+
+
+def _operands(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    """Both as tensors, in a common type: an integer or boolean operand takes the float type of the other."""
+    if not isinstance(x, Tensor):
+        y = y if isinstance(y, Tensor) else Tensor(y)
+        x = as_tensor(x, like=y)
+    else:
+        y = as_tensor(y, like=x)
+    if x.data.dtype != y.data.dtype:
+        if x.data.dtype.kind == "f" and y.data.dtype.kind != "f":
+            y = astype(y, x.data.dtype)
+        elif y.data.dtype.kind == "f" and x.data.dtype.kind != "f":
+            x = astype(x, y.data.dtype)
+    return x, y
+
+
+def add(x: Any, y: Any) -> Tensor:
+    return Add()(*_operands(x, y))
+
+
+def subtract(x: Any, y: Any) -> Tensor:
+    return Subtract()(*_operands(x, y))
+
+
+def multiply(x: Any, y: Any) -> Tensor:
+    return Multiply()(*_operands(x, y))
+
+
+def divide(x: Any, y: Any) -> Tensor:
+    x, y = _operands(x, y)
+    if x.data.dtype.kind != "f":  # integers divide to floats, and ours are float32
+        x, y = astype(x, "float32"), astype(y, "float32")
+    return Divide()(x, y)
+
+
+def power(x: Any, a: Any) -> Tensor:
+    """xᵃ for any x and integer a, or x ≥ 0 and any a."""
+    return Power()(*_operands(x, a))
+
+
+def negative(x: Tensor) -> Tensor:
+    return Negative()(x)
+
+
+def exp(x: Tensor) -> Tensor:
+    return Exp()(x)
+
+
+def log(x: Tensor) -> Tensor:
+    return Log()(x)
+
+
+def sqrt(x: Tensor) -> Tensor:
+    return Sqrt()(x)
+
+
+def absolute(x: Tensor) -> Tensor:
+    return Abs()(x)
+
+
+def maximum(x: Any, y: Any) -> Tensor:
+    return Maximum()(*_operands(x, y))
+
+
+def minimum(x: Any, y: Any) -> Tensor:
+    """min(x, y) = −max(−x, −y)"""
+    x, y = _operands(x, y)
+    return -maximum(-x, -y)
+
+
+def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """x limited to [low, high]; None is no limit."""
+    return Clip(low, high)(x)
+
+
+def where(condition: Any, x: Any, y: Any) -> Tensor:
+    """x where `condition` holds, y elsewhere; all three broadcast."""
+    condition = condition.data if isinstance(condition, Tensor) else condition
+    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
+        x = Tensor(x)
+    return Where(condition)(*_operands(x, y))
+
+
+def astype(x: Tensor, dtype: Any) -> Tensor:
+    """x converted to `dtype`. A gradient passes between floating-point types only."""
+    if x.data.dtype == dtype:
+        return x
+    result = AsType(dtype)(x)
+    return result if result.data.dtype.kind == "f" else result.detach()
+
+
+def compare(name: str) -> Any:
+    """The comparison `name` ("less", "equal", …) of two operands: a boolean tensor, without a gradient."""
+
+    def comparison(x: Any, y: Any) -> Tensor:
+        x, y = _operands(x, y)
+        return Tensor(getattr(array_module(x.data), name)(x.data, y.data))
+
+    comparison.__name__ = name
+    return comparison
+
+
+less, less_equal = compare("less"), compare("less_equal")
+greater, greater_equal = compare("greater"), compare("greater_equal")
+equal, not_equal = compare("equal"), compare("not_equal")
+logical_and, logical_or = compare("logical_and"), compare("logical_or")
+
+
+def logical_not(x: Tensor) -> Tensor:
+    return Tensor(array_module(x.data).logical_not(x.data))

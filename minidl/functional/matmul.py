@@ -1,0 +1,60 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from minidl.autograd import Function
+from minidl.backend import Array
+from minidl.errors import ShapeError
+from minidl.functional.shape import transpose
+from minidl.tensor import Tensor
+
+
+class MatMul(Function):
+    """Z = X Y        ∂L/∂X = ∂L/∂Z Yᵀ        ∂L/∂Y = Xᵀ ∂L/∂Z
+
+    Shapes: (…, M, K) (…, K, N) → (…, M, N). Leading axes broadcast, and the engine sums over those that did.
+    """
+
+    def forward(self, x: Array, y: Array) -> Array:
+        self.save(x=x if self.needs_grad[1] else None, y=y if self.needs_grad[0] else None)
+        return x @ y
+
+    def backward(self, dz: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y = self.saved
+        return (
+            matmul(dz, transpose(y)) if self.needs_grad[0] else None,
+            matmul(transpose(x), dz) if self.needs_grad[1] else None,
+        )
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """The matrix product; a vector on the left is a row, on the right a column, and its axis is dropped."""
+    if x.ndim == 0 or y.ndim == 0:
+        raise ShapeError(f"matmul of {x.shape} and {y.shape}: use * for a product with a number")
+    if x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
+        raise ShapeError(
+            f"matmul of {x.shape} and {y.shape}: the last axis of the left ({x.shape[-1]}) "
+            f"must match the {'second to last' if y.ndim > 1 else 'only'} axis of the right "
+            f"({y.shape[-2 if y.ndim > 1 else 0]})"
+        )
+    if x.ndim == 1:
+        z = matmul(x.reshape(1, -1), y)
+        return z.reshape(z.shape[:-2] + z.shape[-1:]) if y.ndim > 1 else z.reshape(z.shape[:-1])
+    if y.ndim == 1:
+        z = MatMul()(x, y.reshape(-1, 1))
+        return z.reshape(z.shape[:-1])
+    try:
+        return MatMul()(x, y)
+    except ValueError:
+        raise ShapeError(f"matmul of {x.shape} and {y.shape}: the leading axes do not broadcast") from None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b        (…, in), (out, in), (out,) → (…, out)"""
+    if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        hint = ""
+        if x.ndim == 4 and x.shape[1] * x.shape[2] * x.shape[3] == weight.shape[1]:
+            hint = ". Flatten the feature maps first: nn.Flatten()"
+        raise ShapeError(f"expected (N, {weight.shape[1]}), got {x.shape}{hint}")
+    y = matmul(x, transpose(weight))
+    return y if bias is None else y + bias

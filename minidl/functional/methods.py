@@ -1,0 +1,106 @@
+"""`x + y` is `add(x, y)`: the operators and methods of Tensor, bound to the operations.
+
+They are bound here, from above, so that `tensor.py` need not know the operations and imports go one way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl import autograd
+from minidl.errors import GradientError
+from minidl.functional import activation, arithmetic, matmul, reduction, shape
+from minidl.tensor import Tensor
+
+
+def _reflected(operation: Any) -> Any:
+    return lambda x, other: operation(other, x)
+
+
+def write(x: Tensor, index: Any, value: Any) -> Tensor:
+    """x.data[index] = value in place, counted by the version. For tensors that the graph does not follow.
+
+    Raises:
+        GradientError: the graph is recording and x requires a gradient, which an overwritten value has not.
+    """
+    if autograd.is_grad_enabled() and x.requires_grad:
+        raise GradientError(
+            f"an in-place change of a tensor of shape {x.shape} that requires a gradient: "
+            "write x = x + y instead, or do it inside no_grad()"
+        )
+    x.data[index] = value.data if isinstance(value, Tensor) else value
+    x.increment_version()
+    return x
+
+
+def _setitem(x: Tensor, index: Any, value: Any) -> None:
+    write(x, index.data if isinstance(index, Tensor) else index, value)
+
+
+def _in_place(operation: Any) -> Any:
+    """`x += y`: in place where no graph is recorded, as an optimizer wants it, else `x = x + y`."""
+
+    def assign(x: Tensor, other: Any) -> Tensor:
+        result = operation(x, other)
+        if result.requires_grad and not (x.is_leaf and x.requires_grad):
+            return result
+        return write(x, ..., result)
+
+    return assign
+
+
+_OPERATORS = {
+    "__add__": arithmetic.add,
+    "__sub__": arithmetic.subtract,
+    "__mul__": arithmetic.multiply,
+    "__truediv__": arithmetic.divide,
+    "__pow__": arithmetic.power,
+    "__matmul__": matmul.matmul,
+}
+for _name, _operation in _OPERATORS.items():
+    setattr(Tensor, _name, _operation)
+    setattr(Tensor, _name.replace("__", "__r", 1), _reflected(_operation))
+    setattr(Tensor, _name.replace("__", "__i", 1), _in_place(_operation))
+
+_METHODS = {
+    "__neg__": arithmetic.negative,
+    "__abs__": arithmetic.absolute,
+    "__lt__": arithmetic.less,
+    "__le__": arithmetic.less_equal,
+    "__gt__": arithmetic.greater,
+    "__ge__": arithmetic.greater_equal,
+    "__eq__": arithmetic.equal,
+    "__ne__": arithmetic.not_equal,
+    "__and__": arithmetic.logical_and,
+    "__or__": arithmetic.logical_or,
+    "__invert__": arithmetic.logical_not,
+    "__getitem__": shape.getitem,
+    "__setitem__": _setitem,
+    "backward": autograd.backward,
+    "abs": arithmetic.absolute,
+    "argmax": reduction.argmax,
+    "astype": arithmetic.astype,
+    "broadcast_to": shape.broadcast_to,
+    "clip": arithmetic.clip,
+    "exp": arithmetic.exp,
+    "flatten": shape.flatten,
+    "log": arithmetic.log,
+    "max": reduction.max,
+    "mean": reduction.mean,
+    "min": reduction.min,
+    "permute": shape.permute,
+    "relu": activation.relu,
+    "reshape": shape.reshape,
+    "sigmoid": activation.sigmoid,
+    "softmax": activation.softmax,
+    "sqrt": arithmetic.sqrt,
+    "squeeze": shape.squeeze,
+    "sum": reduction.sum,
+    "tanh": activation.tanh,
+    "transpose": shape.transpose,
+    "unsqueeze": shape.unsqueeze,
+    "var": reduction.var,
+}
+for _name, _operation in _METHODS.items():
+    setattr(Tensor, _name, _operation)
+Tensor.T = property(lambda x: shape.permute(x, tuple(range(x.ndim))[::-1]))  # type: ignore[attr-defined]

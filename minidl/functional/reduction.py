@@ -1,0 +1,108 @@
+"""Sums, means, variances and extrema along axes.
+
+`axis` is None (all), an integer or several; `keepdims` keeps each reduced axis with length 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+from minidl.autograd import Function
+from minidl.backend import Array, array_module
+from minidl.functional.arithmetic import exp, log
+from minidl.tensor import Tensor
+
+Axis = int | tuple[int, ...] | None
+
+
+def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """`axis` as a tuple of non-negative integers. Raises IndexError for an axis that is not there."""
+    given = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    for a in given:
+        if not -ndim <= a < ndim:
+            raise IndexError(f"axis {a} is out of bounds for a tensor of {ndim} dimensions")
+    return tuple(a % ndim for a in given)
+
+
+class Sum(Function):
+    """y = Σ x        ∂L/∂x = ∂L/∂y, copied to every element that was added"""
+
+    def __init__(self, axis: tuple[int, ...], keepdims: bool) -> None:
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x.sum(axis=self.axis, keepdims=self.keepdims)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return expand_axes(dy, self).broadcast_to(self.x_shape)
+
+
+class Max(Function):
+    """y = max x        ∂L/∂x = ∂L/∂y where x is the largest; where k elements tie, a k-th to each"""
+
+    def __init__(self, axis: tuple[int, ...], keepdims: bool) -> None:
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        y = x.max(axis=self.axis, keepdims=True)
+        if self.needs_grad[0]:
+            largest = (x == y).astype(x.dtype)
+            self.save(share=largest / largest.sum(axis=self.axis, keepdims=True))
+        return y if self.keepdims else y.squeeze(self.axis)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (share,) = self.saved
+        return expand_axes(dy, self) * share
+
+
+def expand_axes(dy: Tensor, reduction: Sum | Max) -> Tensor:
+    """∂L/∂y with the reduced axes put back, each of length 1."""
+    if reduction.keepdims:
+        return dy
+    return dy.reshape(tuple(1 if i in reduction.axis else n for i, n in enumerate(reduction.x_shape)))
+
+
+def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Σ x over `axis`."""
+    return Sum(_axes(axis, x.ndim), keepdims)(x)
+
+
+def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Σ x / n over the n elements along `axis`."""
+    n = math.prod(x.shape[a] for a in _axes(axis, x.ndim))
+    return sum(x, axis, keepdims) / n
+
+
+def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: int = 1) -> Tensor:
+    """Σ (x − mean)² / (n − correction): unbiased with correction = 1, the batch-norm variance with 0."""
+    n = math.prod(x.shape[a] for a in _axes(axis, x.ndim))
+    deviation = x - mean(x, axis, keepdims=True)
+    return sum(deviation * deviation, axis, keepdims) / (n - correction)
+
+
+def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The largest element along `axis`; ties share the gradient equally."""
+    return Max(_axes(axis, x.ndim), keepdims)(x)
+
+
+def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """min x = −max(−x)"""
+    return -max(-x, axis, keepdims)
+
+
+def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """ln Σ eˣ = m + ln Σ eˣ⁻ᵐ with m = max x, so that no exponential overflows."""
+    m = x.detach().max(axis, keepdims=True)
+    m = Tensor(array_module(m.data).nan_to_num(m.data, posinf=0.0, neginf=0.0))  # ∞ − ∞ is no number
+    y = log(sum(exp(x - m), axis, keepdims=True)) + m
+    if keepdims:
+        return y
+    reduced = _axes(axis, x.ndim)
+    return y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in reduced))
+
+
+def argmax(x: Tensor, axis: int | None = None) -> Tensor:
+    """The index of the first largest element; integers have no gradient."""
+    return Tensor(x.data.argmax(axis=axis))

@@ -1,0 +1,219 @@
+"""Moving elements without changing them: a gradient is the same move backwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from minidl.autograd import Function
+from minidl.backend import Array, array_module
+from minidl.errors import ShapeError
+from minidl.tensor import Tensor
+
+
+class Reshape(Function):
+    """y = x with another shape        ∂L/∂x = ∂L/∂y with the old one"""
+
+    shares_memory = True
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.new_shape = shape
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x.reshape(self.new_shape)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return reshape(dy, self.x_shape)
+
+
+class Permute(Function):
+    """y[i_p0, i_p1, …] = x[i_0, i_1, …]        ∂L/∂x = ∂L/∂y, permuted back"""
+
+    shares_memory = True
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        self.axes = axes
+
+    def forward(self, x: Array) -> Array:
+        return x.transpose(self.axes)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        back = sorted(range(len(self.axes)), key=self.axes.__getitem__)
+        return permute(dy, tuple(back))
+
+
+class BroadcastTo(Function):
+    """y = x repeated to a larger shape        ∂L/∂x = Σ ∂L/∂y over the repetitions (the engine's `unbroadcast`)"""
+
+    shares_memory = True
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.new_shape = shape
+
+    def forward(self, x: Array) -> Array:
+        return array_module(x).broadcast_to(x, self.new_shape)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return dy
+
+
+class Index(Function):
+    """y = x[index]        ∂L/∂x = 0, with ∂L/∂y added at `index` (each time, where it repeats)"""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        parts = index if isinstance(index, tuple) else (index,)
+        # Slices and integers give a view that meets no element twice; arrays and masks a copy that may.
+        self.shares_memory = all(p is None or p is ... or isinstance(p, (int, slice)) for p in parts)
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        y = x[self.index]
+        return array_module(x).asarray(y)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return PutAdd(self.index, self.x_shape, self.shares_memory)(dy)
+
+
+class PutAdd(Function):
+    """y = 0 with x added at `index`        ∂L/∂x = ∂L/∂y[index]"""
+
+    def __init__(self, index: Any, shape: tuple[int, ...], distinct: bool) -> None:
+        self.index, self.new_shape, self.distinct = index, shape, distinct
+
+    def forward(self, x: Array) -> Array:
+        xp = array_module(x)
+        y = xp.zeros(self.new_shape, x.dtype)
+        if self.distinct:
+            y[self.index] = x
+        else:
+            xp.add.at(y, self.index, x)
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return getitem(dy, self.index)
+
+
+class Concatenate(Function):
+    """y = [x₀ x₁ …] along `axis`        ∂L/∂xᵢ = the part of ∂L/∂y that came from xᵢ"""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, *xs: Array) -> Array:
+        self.axis %= xs[0].ndim
+        self.lengths = [x.shape[self.axis] for x in xs]
+        return array_module(xs[0]).concatenate(xs, axis=self.axis)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        before = (slice(None),) * self.axis
+        gradients, start = [], 0
+        for length, needed in zip(self.lengths, self.needs_grad, strict=True):
+            gradients.append(dy[(*before, slice(start, start + length))] if needed else None)
+            start += length
+        return tuple(gradients)
+
+
+class Pad(Function):
+    """y = x with a border of `value`        ∂L/∂x = ∂L/∂y without the border"""
+
+    def __init__(self, widths: Sequence[tuple[int, int]], value: float) -> None:
+        self.widths, self.value = widths, value
+
+    def forward(self, x: Array) -> Array:
+        return array_module(x).pad(x, self.widths, constant_values=self.value)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        inside = zip(self.widths, dy.shape, strict=True)
+        return dy[tuple(slice(before, n - after) for (before, after), n in inside)]
+
+
+def _dims(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """reshape(2, 3) and reshape((2, 3)) mean the same."""
+    return tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else tuple(shape)
+
+
+def reshape(x: Tensor, *shape: Any) -> Tensor:
+    """x in another shape with as many elements; one entry may be −1, which means "the rest"."""
+    dims = _dims(shape)
+    try:
+        return Reshape(dims)(x)
+    except ValueError:
+        raise ShapeError(f"cannot reshape {x.shape} ({x.numel()} elements) to {dims}") from None
+
+
+def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """x with the axes start_dim … end_dim made one: (N, C, H, W) → (N, C·H·W) for start_dim = 1."""
+    start, end = start_dim % x.ndim, end_dim % x.ndim
+    return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
+
+
+def permute(x: Tensor, *axes: Any) -> Tensor:
+    """x with its axes in the order `axes`."""
+    dims = _dims(axes)
+    if sorted(a % x.ndim for a in dims) != list(range(x.ndim)):
+        raise ShapeError(f"cannot permute {x.shape} by {dims}: each of the {x.ndim} axes must be named once")
+    return Permute(tuple(a % x.ndim for a in dims))(x)
+
+
+def transpose(x: Tensor, axis0: int = -2, axis1: int = -1) -> Tensor:
+    """x with two axes exchanged."""
+    axes = list(range(x.ndim))
+    axes[axis0], axes[axis1] = axes[axis1], axes[axis0]
+    return permute(x, tuple(axes))
+
+
+def broadcast_to(x: Tensor, *shape: Any) -> Tensor:
+    """x repeated along new axes and along axes of length 1, without copying."""
+    dims = _dims(shape)
+    try:
+        return BroadcastTo(dims)(x)
+    except ValueError:
+        raise ShapeError(f"cannot broadcast {x.shape} to {dims}") from None
+
+
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """x[index] as in NumPy: integers, slices, None, ..., integer arrays and boolean masks."""
+    if isinstance(index, Tensor):
+        index = index.data
+    elif isinstance(index, tuple):
+        index = tuple(i.data if isinstance(i, Tensor) else i for i in index)
+    return Index(index)(x)
+
+
+def concatenate(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Several tensors joined along an axis that they have."""
+    try:
+        return Concatenate(axis)(*xs)
+    except ValueError:
+        shapes = ", ".join(str(x.shape) for x in xs)
+        raise ShapeError(f"cannot concatenate {shapes} along axis {axis}: all other axes must agree") from None
+
+
+def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Several tensors of one shape joined along a new axis."""
+    if len({x.shape for x in xs}) > 1:
+        raise ShapeError(f"cannot stack {', '.join(str(x.shape) for x in xs)}: the shapes must be equal")
+    axis %= xs[0].ndim + 1
+    return concatenate([reshape(x, (*x.shape[:axis], 1, *x.shape[axis:])) for x in xs], axis)
+
+
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """x with `widths[i]` = (before, after) elements of `value` added along axis i."""
+    if len(widths) != x.ndim:
+        raise ShapeError(f"pad needs (before, after) for each of the {x.ndim} axes of {x.shape}, got {len(widths)}")
+    return Pad(widths, value)(x)
+
+
+def squeeze(x: Tensor, axis: int | None = None) -> Tensor:
+    """x without `axis` (if its length is 1), or without every axis of length 1."""
+    drop = {axis % x.ndim} if axis is not None else set(range(x.ndim))
+    return reshape(x, tuple(n for i, n in enumerate(x.shape) if n != 1 or i not in drop))
+
+
+def unsqueeze(x: Tensor, axis: int) -> Tensor:
+    """x with a new axis of length 1 at `axis`."""
+    axis %= x.ndim + 1
+    return reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))

@@ -1,0 +1,228 @@
+"""The Tensor: an array that remembers which operation made it.
+
+That memory is all the graph there is. A tensor points at the `Function` that computed it (`grad_fn`), the
+function points at those before it, and nothing points back: drop the loss and the whole graph is gone.
+How the graph is recorded and walked is told in `autograd.py`; `a * b` and `x.sum()` are bound to their
+operations in `functional/methods.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidl.backend import Array, as_numpy, device_of, to_device
+from minidl.errors import GradientError
+
+if TYPE_CHECKING:
+    from minidl.autograd import Function
+
+
+class Tensor:
+    """An n-dimensional array with a gradient.
+
+    Args:
+        data: an array (kept as it is, not copied), a number or nested lists (floats become float32).
+        requires_grad: whether `backward()` should leave ∂L/∂self in `grad`. Only float tensors can.
+        dtype: convert to this type.
+
+    Attributes:
+        data: the NumPy or CuPy array.
+        grad: ∂L/∂self, a Tensor of the same shape, or None before `backward()`.
+        grad_fn: the Function that computed this tensor; None for a leaf, a tensor nobody computed.
+    """
+
+    __slots__ = ("__weakref__", "_version", "data", "grad", "grad_fn", "requires_grad")
+    __array_ufunc__ = None  # numpy_array * tensor: NumPy steps back and Tensor.__rmul__ is asked
+
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
+        self.data: Array = _as_array(data, dtype)
+        self.grad: Tensor | None = None
+        self.grad_fn: Function | None = None
+        self._version = [0]  # counts writes into `data`; in a list, so that views share it
+        self.requires_grad = False
+        if requires_grad:
+            self.requires_grad_()
+
+    @classmethod
+    def wrap(cls, array: Array) -> Tensor:
+        """A tensor around `array` as it is: the constructor without its questions."""
+        tensor = Tensor.__new__(Tensor)
+        tensor.data = array
+        tensor.grad = tensor.grad_fn = None
+        tensor.requires_grad = False
+        tensor._version = [0]
+        return tensor
+
+    # What the array says of itself
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        """`"cpu"` or `"gpu"`."""
+        return device_of(self.data)
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return self.data.size
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a 0-d tensor has no length: use .item() for its value")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    # Out of the tensor world
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array; on the CPU it shares this tensor's memory."""
+        return as_numpy(self.data)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def item(self) -> Any:
+        """The value of a tensor with one element, as a Python number."""
+        return self.data.item()
+
+    def tolist(self) -> Any:
+        return self.data.tolist()
+
+    def __float__(self) -> float:
+        return float(self.data.item())
+
+    def __int__(self) -> int:
+        return int(self.data.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.data.item())
+
+    # The graph
+
+    @property
+    def node(self) -> Function | Tensor:
+        """Where this tensor's gradient arrives: its Function, or itself if it is a leaf."""
+        return self if self.grad_fn is None else self.grad_fn
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.grad_fn is None
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Ask for this leaf's gradient, or no longer; returns self."""
+        if self.grad_fn is not None:
+            raise GradientError(
+                f"requires_grad can be set on leaves only, and this tensor was computed by {self.grad_fn.name}: "
+                "use .detach() to cut it off"
+            )
+        if requires_grad and self.dtype.kind != "f":
+            raise GradientError(
+                f"only floating-point tensors have gradients, and this one is {self.dtype}: use .astype('float32')"
+            )
+        self.requires_grad = requires_grad
+        return self
+
+    def detach(self) -> Tensor:
+        """The same values, sharing memory, with no past: gradients stop here."""
+        tensor = Tensor.wrap(self.data)
+        tensor._version = self._version
+        return tensor
+
+    def clone_data(self) -> Tensor:
+        """A copy of the values, with no past."""
+        return Tensor.wrap(self.data.copy())
+
+    def increment_version(self) -> None:
+        """Say that `data` was written into: a graph that saved this tensor then refuses to go backward."""
+        self._version[0] += 1
+
+    def to(self, device: str) -> Tensor:
+        """The values on `"cpu"` or `"gpu"`; itself if they are there already. A moved tensor is a new leaf."""
+        if device == self.device:
+            return self
+        if self.grad_fn is not None:
+            raise GradientError(f"a tensor computed by {self.grad_fn.name} cannot move: move its inputs, or .detach()")
+        return Tensor(to_device(self.data, device), requires_grad=self.requires_grad)
+
+    def __repr__(self) -> str:
+        values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", precision=4, threshold=100)
+        parts = [values]
+        if self.dtype != np.float32:
+            parts.append(f"dtype={self.dtype}")
+        if self.device != "cpu":
+            parts.append(f"device={self.device!r}")
+        if self.grad_fn is not None:
+            parts.append(f"grad_fn=<{self.grad_fn.name}>")
+        elif self.requires_grad:
+            parts.append("requires_grad=True")
+        return f"Tensor({', '.join(parts)})"
+
+    # `==` compares elements, so identity is what hashing has left.
+    __hash__ = object.__hash__
+
+    if TYPE_CHECKING:  # the operators and methods that functional/methods.py binds
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __neg__(self) -> Tensor: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __setitem__(self, index: Any, value: Any) -> None: ...
+
+
+def _as_array(data: Any, dtype: Any) -> Array:
+    if isinstance(data, Tensor):
+        data = data.data
+    if not hasattr(data, "__array__") and not hasattr(data, "__cuda_array_interface__"):
+        data = np.asarray(data)  # numbers and lists: Python's float is no request for float64
+        if dtype is None and data.dtype == np.float64:
+            dtype = np.float32
+    elif isinstance(data, np.generic):
+        data = np.asarray(data)
+    if data.dtype.kind not in "fiub":
+        raise TypeError(f"a Tensor holds numbers, got an array of {data.dtype}")
+    return data if dtype is None else data.astype(dtype, copy=False)
+
+
+def as_tensor(value: Any, like: Tensor) -> Tensor:
+    """`value` as an operand beside `like`: a Tensor as it is, anything else on like's device.
+
+    A Python number takes like's dtype when that is floating, so that `x * 2.0` stays float32.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, (bool, int, float)):
+        weak = like.data.dtype if like.data.dtype.kind == "f" or not isinstance(value, float) else np.float32
+        value = np.asarray(value, dtype=weak)
+    return Tensor(to_device(_as_array(value, None), like.device))
