@@ -195,8 +195,8 @@ class _Machine:
     def find_global(self, name: str) -> Global:
         if name not in self.allowed:
             raise WeightsError(
-                f"its pickle asks for {name[:100]!r}, which a state dict of float32 arrays does not need, so it "
-                "was not read. Save the state dict alone: torch.save(model.float().state_dict(), path)."
+                f"its pickle asks for {name[:100]!r}, which a state dict of float32 arrays does not need, so "
+                "it was not read. Save the state dict alone: torch.save(model.float().state_dict(), path)."
             )
         return self.allowed[name]
 

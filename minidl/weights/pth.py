@@ -32,7 +32,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")
 LEGACY_PROTOCOL = 1001
 
-DTYPES = {
+DTYPES: dict[str, np.dtype] = {
     "torch.DoubleStorage": np.dtype("<f8"),
     "torch.FloatStorage": np.dtype("<f4"),
     "torch.HalfStorage": np.dtype("<f2"),
@@ -247,7 +247,7 @@ def _storage_loader(storages: dict[str, Storage]) -> Callable[[Any], Storage]:
 
     def load(reference: Any) -> Storage:
         match reference:
-            case ("storage", Global() as kind, str(key), _, int(numel), *window) if (
+            case ("storage", Global() as kind, str() as key, _, int() as numel, *window) if (
                 kind.name in DTYPES and numel >= 0 and window in ([], [None])
             ):
                 storage = Storage(key, DTYPES[kind.name], numel)
@@ -269,8 +269,8 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
         raise WeightsError("one of its tensors is damaged. Download or save the file again.")
     if not _is_dense(shape, strides):
         raise WeightsError(
-            f"a tensor of shape {_short(shape)} and strides {_short(strides)} is not one block of memory with "
-            "each element once. Save a copy of it: tensor.clone(memory_format=torch.contiguous_format)."
+            f"a tensor of shape {_short(shape)} and strides {_short(strides)} is not one block of memory "
+            "with each element once. Save a copy of it: tensor.clone(memory_format=torch.contiguous_format)."
         )
     if offset + math.prod(shape) > storage.numel:
         raise WeightsError(
