@@ -3,8 +3,8 @@
 A file is recognised by its content, never by its name. What differs between them, and how it is known:
 
 - **The names** tell Keras's files from torchvision's, timm's and jcjohnson's.
-- **The axes of a kernel** follow from its shape: (kh, kw, in, out) in TensorFlow's layout, (out, in, kh, kw) in
-  Theano's and PyTorch's. Dense weights are (in, out) in Keras and (out, in) in PyTorch.
+- **The axes of a kernel** follow from its shape: (kh, kw, in, out) in TensorFlow's layout, (out, in, kh, kw)
+  in Theano's and PyTorch's. Dense weights are (in, out) in Keras and (out, in) in PyTorch.
 - **The order of fc6's inputs** is assumed to follow that layout, because every order has the same shape:
   (h, w, channel) for TensorFlow's, (channel, h, w) for the others.
 - **Flipped kernels** (Theano computes true convolutions) and **the order of the colours** are detected where
@@ -40,7 +40,7 @@ CONVOLUTIONS = {
 }
 """The convolutions, "1_1" … "5_3": output and input channels."""
 
-DENSE = {"fc6": (4096, 7 * 7 * 512), "fc7": (4096, 4096), "fc8": (None, 4096)}
+DENSE: dict[str, tuple[int | None, int]] = {"fc6": (4096, 7 * 7 * 512), "fc7": (4096, 4096), "fc8": (None, 4096)}
 """The dense layers: outputs (fc8: the classes of the file) and inputs."""
 
 COUNTER = "num_batches_tracked"
@@ -54,7 +54,7 @@ TORCH_DENSE = {
     "caffe-lineage torch": ("classifier.1", "classifier.4", "classifier.6"),
     "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
 }
-"""What the writers of PyTorch files call fc6, fc7 and fc8. The second is jcjohnson's conversion from Caffe."""
+"""What the writers of PyTorch files call fc6, fc7 and fc8. The second is jcjohnson's, from Caffe."""
 
 TORCHVISION = Preprocessing(
     resize="crop", scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
@@ -122,12 +122,12 @@ def _from_torch(arrays: dict[str, np.ndarray]) -> VGG16File:
     kernels = [array.shape for array in arrays.values() if array.shape[2:] == (3, 3)]
     if (1024, 512, 3, 3) in kernels:
         raise WeightsError(
-            "this is SSD's reduced VGG16 (vgg16_reducedfc), whose fc6 and fc7 are convolutions of 1,024 channels. "
-            "Take the whole VGG16, such as torchvision's vgg16-397923af.pth."
+            "this is SSD's reduced VGG16 (vgg16_reducedfc): its fc6 and fc7 are convolutions of 1,024 channels. "
+            "Take the whole one, such as torchvision's vgg16-397923af.pth."
         )
     _check_depth(len(kernels))
     batch_norm = any(name.endswith(".running_mean") for name in arrays)
-    source, dense = "torchvision", ()
+    source, dense = "torchvision", tuple[str, ...]()
     for writer, names in TORCH_DENSE.items():
         if f"{names[0]}.weight" in arrays:
             source, dense = writer, names
@@ -146,7 +146,7 @@ def _from_torch(arrays: dict[str, np.ndarray]) -> VGG16File:
 
 def _torch_names(batch_norm: bool, dense: Iterable[str]) -> dict[str, str]:
     """PyTorch's name of each array by minidl's. `features` counts the ReLU and pooling layers too."""
-    names = {}
+    names: dict[str, str] = {}
     position = 0
     for layer in CONVOLUTIONS:
         if layer.endswith("_1") and layer != "1_1":
@@ -178,7 +178,7 @@ def _from_keras(arrays: dict[str, np.ndarray]) -> VGG16File:
         )
     theano = shapes[0][2:] == (3, 3)
     names = [*(f"conv{layer}" for layer in CONVOLUTIONS), *DENSE]
-    state = {}
+    state: dict[str, np.ndarray] = {}
     for name in names[: len(pairs)]:
         kernel, bias = pairs.pop(0)
         state |= {f"{name}.weight": _to_torch_axes(name, kernel, theano), f"{name}.bias": bias}
@@ -190,12 +190,12 @@ def _kernel_and_bias(group: str, arrays: list[np.ndarray]) -> tuple[np.ndarray, 
     kernel, *others = sorted(arrays, key=lambda array: -array.ndim)
     if len(others) != 1 or kernel.ndim not in (2, 4) or others[0].ndim != 1:
         shapes = ", ".join(str(array.shape) for array in arrays[:5])
-        raise WeightsError(f"not a VGG16: its layer {group[:100]!r} is not a kernel and a bias, but {shapes}.")
+        raise WeightsError(f"not a VGG16: layer {group[:100]!r} is not a kernel and a bias, but {shapes}.")
     return kernel, others[0]
 
 
 def _to_torch_axes(name: str, kernel: np.ndarray, theano: bool) -> np.ndarray:
-    """A view of Keras's kernel with PyTorch's axes: (out, in, kh, kw), fc6 (out, channel, h, w), (out, in)."""
+    """Keras's kernel seen with PyTorch's axes: (out, in, kh, kw), fc6 (out, channel, h, w), (out, in)."""
     if kernel.ndim == 4:
         return kernel if theano else kernel.transpose(3, 2, 0, 1)
     if name == "fc6" and not theano and len(kernel) == 7 * 7 * 512:
@@ -212,7 +212,8 @@ def _from_minidl(arrays: dict[str, np.ndarray], facts: str) -> VGG16File:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise WeightsError("a minidl checkpoint with damaged metadata.") from None
     names = [name for name in arrays if name.startswith("model/")]
-    return _converted({name.removeprefix("model/"): arrays.pop(name) for name in names}, "minidl", preprocessing)
+    state = {name.removeprefix("model/"): arrays.pop(name) for name in names}
+    return _converted(state, "minidl", preprocessing)
 
 
 # What all of them pass through.
@@ -266,7 +267,7 @@ def _converted(
         found = state[name].shape
         if name.startswith("fc") and len(found) == 4:
             found = (found[0], math.prod(found[1:]))
-        if found != shape:
+        if found != shape or 0 in shape:
             raise WeightsError(f"not a VGG16: {name} has shape {found} instead of {shape}.")
 
     converted = {}
@@ -286,9 +287,9 @@ def _shapes(batch_norm: bool, num_classes: int | None) -> dict[str, tuple[int, .
         if batch_norm:
             shapes |= {f"bn{layer}.{item}": () if item == COUNTER else (width,) for item in NORMALIZATION}
     if num_classes is not None:
-        for layer, (width, before) in DENSE.items():
-            outputs = num_classes if width is None else width
-            shapes |= {f"{layer}.weight": (outputs, before), f"{layer}.bias": (outputs,)}
+        for layer, (outputs, inputs) in DENSE.items():
+            count = outputs or num_classes
+            shapes |= {f"{layer}.weight": (count, inputs), f"{layer}.bias": (count,)}
     return shapes
 
 
@@ -298,8 +299,8 @@ def _as_numbers(name: str, array: np.ndarray) -> np.ndarray:
         array = np.ascontiguousarray(array, np.int64 if name.endswith(COUNTER) else np.float32)
     if not (np.isfinite(array.min()) and np.isfinite(array.max())):
         raise WeightsError(
-            f"{name} holds NaN or infinity. A file of features alone (vgg16_features-amdegroot) is filled up like "
-            "this; take a whole one, such as torchvision's vgg16-397923af.pth."
+            f"{name} holds NaN or infinity, as in vgg16_features-amdegroot, which is for features alone. "
+            "Take a whole file, such as torchvision's vgg16-397923af.pth."
         )
     return array
 
