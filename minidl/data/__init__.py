@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from minidl.data.cache import FeatureCache, describe_files
+from minidl.data.folder import ImageFolder, find_splits
+from minidl.data.loader import DataLoader, TensorDataset
+from minidl.data.pictures import open_picture
 from minidl.data.preprocessing import Preprocessing
 from minidl.data.transforms import (
     CenterCrop,
@@ -21,6 +25,9 @@ from minidl.data.transforms import (
 __all__ = [
     "CenterCrop",
     "Compose",
+    "DataLoader",
+    "FeatureCache",
+    "ImageFolder",
     "Normalize",
     "Preprocessing",
     "RandomAffine",
@@ -31,5 +38,9 @@ __all__ = [
     "RandomTransform",
     "RandomZoom",
     "Resize",
+    "TensorDataset",
     "ToArray",
+    "describe_files",
+    "find_splits",
+    "open_picture",
 ]
