@@ -40,7 +40,11 @@ CONVOLUTIONS = {
 }
 """The convolutions, "1_1" … "5_3": output and input channels."""
 
-DENSE: dict[str, tuple[int | None, int]] = {"fc6": (4096, 7 * 7 * 512), "fc7": (4096, 4096), "fc8": (None, 4096)}
+DENSE: dict[str, tuple[int | None, int]] = {
+    "fc6": (4096, 7 * 7 * 512),
+    "fc7": (4096, 4096),
+    "fc8": (None, 4096),
+}
 """The dense layers: outputs (fc8: the classes of the file) and inputs."""
 
 COUNTER = "num_batches_tracked"
@@ -122,7 +126,7 @@ def _from_torch(arrays: dict[str, np.ndarray]) -> VGG16File:
     kernels = [array.shape for array in arrays.values() if array.shape[2:] == (3, 3)]
     if (1024, 512, 3, 3) in kernels:
         raise WeightsError(
-            "this is SSD's reduced VGG16 (vgg16_reducedfc): its fc6 and fc7 are convolutions of 1,024 channels. "
+            "this is SSD's reduced VGG16 (vgg16_reducedfc): fc6 and fc7 are convolutions of 1,024 channels. "
             "Take the whole one, such as torchvision's vgg16-397923af.pth."
         )
     _check_depth(len(kernels))
@@ -210,7 +214,7 @@ def _from_minidl(arrays: dict[str, np.ndarray], facts: str) -> VGG16File:
     try:
         preprocessing = Preprocessing.from_dict(json.loads(facts)["preprocessing"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise WeightsError("a minidl checkpoint with damaged metadata.") from None
+        raise WeightsError("a minidl checkpoint whose preprocessing is missing or damaged.") from None
     names = [name for name in arrays if name.startswith("model/")]
     state = {name.removeprefix("model/"): arrays.pop(name) for name in names}
     return _converted(state, "minidl", preprocessing)
