@@ -1,6 +1,6 @@
 """minidl: a deep learning framework small enough to read."""
 
-from minidl import functional
+from minidl import functional, nn
 from minidl.autograd import Function, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.backend import seed
 from minidl.errors import MinidlError
@@ -14,6 +14,7 @@ __all__ = [
     "functional",
     "grad",
     "is_grad_enabled",
+    "nn",
     "no_grad",
     "seed",
     "set_grad_enabled",

@@ -18,6 +18,7 @@ class ShapeError(MinidlError, ValueError):
     """
 
     place: str = ""
+    module: Any = None  # the innermost module that it passed through
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -33,7 +34,7 @@ class DeviceError(MinidlError, RuntimeError):
 
 
 class DataError(MinidlError, ValueError):
-    """A picture, or a folder of pictures, that cannot be used."""
+    """A picture, a folder of pictures, or labels that cannot be used."""
 
 
 class WeightsError(MinidlError, ValueError):

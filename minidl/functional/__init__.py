@@ -34,7 +34,15 @@ from minidl.functional.arithmetic import (
     subtract,
     where,
 )
+from minidl.functional.dropout import dropout
+from minidl.functional.loss import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    mse_loss,
+    nll_loss,
+)
 from minidl.functional.matmul import linear, matmul
+from minidl.functional.normalization import batch_norm, local_response_norm
 from minidl.functional.reduction import argmax, logsumexp, max, mean, min, sum, var
 from minidl.functional.shape import (
     broadcast_to,

@@ -1,0 +1,140 @@
+"""Normalisation: batch norm, and the local response normalisation of the nets before it."""
+
+from __future__ import annotations
+
+from minidl.autograd import Function, is_grad_enabled
+from minidl.backend import Array, array_module
+from minidl.errors import ShapeError
+from minidl.functional.reduction import mean, var
+from minidl.functional.reduction import sum as sum_
+from minidl.functional.shape import pad
+from minidl.tensor import Tensor
+
+
+class BatchNorm(Function):
+    """y = γ x̂ + β,   x̂ = (x − μ) / σ,   σ = √(Var x + ε)     (Ioffe & Szegedy 2015, algorithm 1)
+
+    With μ and σ of this batch, over the m elements of each channel, x also acts through them:
+
+        ∂L/∂β = Σ ∂L/∂y        ∂L/∂γ = Σ ∂L/∂y · x̂
+        ∂L/∂x = γ/σ · (∂L/∂y − 1/m ∂L/∂β − x̂/m ∂L/∂γ)
+
+    With given (running) μ and σ they are constants, and only the first term of ∂L/∂x remains.
+    """
+
+    def __init__(self, statistics: tuple[Array, Array] | None, eps: float) -> None:
+        self.statistics, self.eps = statistics, eps  # (μ, Var) to use; None: those of the batch
+
+    def forward(self, x: Array, weight: Array, bias: Array) -> Array:
+        self.axes = (0, *range(2, x.ndim))
+        self.channel = (1, -1) + (1,) * (x.ndim - 2)  # the shape of a per-channel array beside x
+        if self.statistics is None:
+            mean = x.mean(axis=self.axes)
+            y = x - mean.reshape(self.channel)
+            var = (y * y).mean(axis=self.axes)
+            self.batch_statistics = mean, var
+        else:
+            mean, var = self.statistics
+            y = x - mean.reshape(self.channel)
+        inverse_std = 1.0 / array_module(x).sqrt(var + self.eps)
+        y *= (weight * inverse_std).reshape(self.channel)
+        y += bias.reshape(self.channel)
+        self.save(
+            x=x, weight=weight, mean=mean.reshape(self.channel), inverse_std=inverse_std.reshape(self.channel)
+        )
+        return y
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight, mu, inverse_std = self.saved
+        if (
+            self.statistics is None and is_grad_enabled()
+        ):  # to be differentiated again: μ and σ as functions of x
+            mu = mean(x, self.axes, keepdims=True)
+            inverse_std = (var(x, self.axes, keepdims=True, correction=0) + self.eps) ** -0.5
+        normalised = (x - mu) * inverse_std
+        dbias = sum_(dy, self.axes)
+        dweight = sum_(dy * normalised, self.axes)
+        if not self.needs_grad[0]:
+            return None, dweight, dbias
+        if self.statistics is None:
+            m = x.numel() // x.shape[1]
+            dy = dy - dbias.reshape(self.channel) / m - normalised * (dweight.reshape(self.channel) / m)
+        return dy * (weight.reshape(self.channel) * inverse_std), dweight, dbias
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Each channel of x with mean 0 and variance 1, then scaled by `weight` and shifted by `bias`, both (C,).
+
+    In training the mean and variance are those of the batch, and the running ones move towards them in place:
+    running ← (1 − momentum) · running + momentum · batch, with the unbiased variance Σ (x − μ)² / (m − 1).
+    Otherwise the running ones are used.
+
+    Shapes: (N, C), (N, C, L) or (N, C, H, W); the same comes out.
+
+    Raises:
+        ShapeError: x has no channel axis or another number of channels, or in training one element a channel.
+        ValueError: neither training nor running statistics.
+    """
+    xp = array_module(x.data)
+    channels = next((t.shape[0] for t in (weight, bias, running_mean) if t is not None), None)
+    if x.ndim < 2 or (channels is not None and x.shape[1] != channels):
+        raise ShapeError(f"expected (N, {channels or 'C'}, …), got {x.shape}")
+    if weight is None:
+        weight = Tensor.wrap(xp.ones(x.shape[1], x.dtype))
+    if bias is None:
+        bias = Tensor.wrap(xp.zeros(x.shape[1], x.dtype))
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm needs running_mean and running_var where it does not train")
+        # A copy: the running mean may change before backward.
+        return BatchNorm((running_mean.data.copy(), running_var.data), eps)(x, weight, bias)
+    m = x.numel() // max(x.shape[1], 1)
+    if m < 2:
+        raise ShapeError(
+            f"the variance of one element a channel is not defined, got {x.shape}: use a larger batch, or .eval()"
+        )
+    function = BatchNorm(None, eps)
+    y = function(x, weight, bias)
+    batch_mean, batch_var = function.batch_statistics
+    for running, batch in ((running_mean, batch_mean), (running_var, batch_var * (m / (m - 1)))):
+        if running is not None:
+            running.data *= 1.0 - momentum
+            running.data += momentum * batch
+            running.increment_version()
+    return y
+
+
+def local_response_norm(
+    x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """y_c = x_c / (k + α/size · Σ x_j²)^β, the sum over the `size` channels around c.
+
+    Krizhevsky, Sutskever & Hinton 2012, §3.3 (there α is not divided by the size). Channels beyond the first
+    and the last count as 0; of an even number one more lies before c than after.
+
+    Shapes: (N, C, …), the same comes out.
+
+    Raises:
+        ShapeError: x has no channel axis.
+        ValueError: size < 1.
+    """
+    if x.ndim < 2:
+        raise ShapeError(f"expected (N, C, …), got {x.shape}")
+    if size < 1:
+        raise ValueError(f"local_response_norm sums over one channel or more, got size {size}")
+    channels = x.shape[1]
+    widths = [(0, 0), (size // 2, (size - 1) // 2)] + [(0, 0)] * (x.ndim - 2)
+    squares = pad(x * x, widths)
+    window = squares[:, :channels]
+    for j in range(1, size):
+        window = window + squares[:, j : j + channels]
+    return x / (k + (alpha / size) * window) ** beta

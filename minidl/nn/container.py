@@ -1,0 +1,71 @@
+"""Modules made of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from minidl.nn.module import Module
+
+
+class Sequential(Module):
+    """The modules one after the other, each fed what the one before it returned.
+
+        Sequential(Linear(784, 100), ReLU(), Linear(100, 10))         named "0", "1", "2"
+        Sequential({"hidden": Linear(784, 100), "relu": ReLU()})      named as the dict says
+        Sequential(hidden=Linear(784, 100), relu=ReLU())              the same
+
+    Positions, names and slices work: `net[0]`, `net["hidden"]`, `net[:2]` (which shares the modules and keeps
+    their names), `net[-1] = Linear(100, 2)`.
+    """
+
+    def __init__(self, *modules: Any, **named: Module) -> None:
+        super().__init__()
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            named = {**modules[0], **named}
+        else:
+            if len(modules) == 1 and isinstance(modules[0], (list, tuple)):
+                modules = tuple(modules[0])
+            named = {**{str(i): module for i, module in enumerate(modules)}, **named}
+        for name, module in named.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Any) -> Any:
+        for module in self._modules.values():
+            x = module(x)
+        return x
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __bool__(self) -> bool:
+        return True  # a container without modules is still a module
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def __getitem__(self, index: int | str | slice) -> Any:
+        if isinstance(index, slice):
+            return Sequential(dict(list(self._modules.items())[index]))
+        return self._modules[self._name(index)]
+
+    def __setitem__(self, index: int | str, module: Module) -> None:
+        self.add_module(self._name(index), module)
+
+    def append(self, module: Module) -> Sequential:
+        """Add a module at the end, named by the first free number from its position on."""
+        position = len(self)
+        while str(position) in self._modules:  # a slice keeps its names: [1:] of two layers has "1" alone
+            position += 1
+        self.add_module(str(position), module)
+        return self
+
+    def _name(self, index: int | str) -> str:
+        names = list(self._modules)
+        if isinstance(index, str):
+            if index not in self._modules:
+                raise KeyError(f"no module {index!r} in Sequential; it has: {', '.join(names) or 'none'}")
+            return index
+        if not -len(names) <= index < len(names):
+            raise IndexError(f"index {index} is out of range for a Sequential of {len(names)} modules")
+        return names[index]

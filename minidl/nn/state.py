@@ -1,0 +1,62 @@
+"""Loading a state dict: everything is checked before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minidl.backend import Array, to_device
+from minidl.errors import WeightsError
+from minidl.tensor import Tensor
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict(strict=False)` passed over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def load_state(
+    tensors: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool, owner: str
+) -> IncompatibleKeys:
+    """Copy each array of `state` into the tensor of its name (`Module.load_state_dict`)."""
+    missing = [name for name in tensors if name not in state]
+    unexpected = [name for name in state if name not in tensors]
+    mismatched = [
+        f"{name}: expected {tensor.shape}, got {_seen(state[name])}"
+        for name, tensor in tensors.items()
+        if name in state and not _fits(state[name], tensor)
+    ]
+    lines = [("mismatched", mismatched)]
+    if strict:
+        lines = [("missing", missing), ("unexpected", unexpected), *lines]
+    if any(names for _, names in lines):
+        listed = "".join(f"\n  {word}: {', '.join(names)}" for word, names in lines if names)
+        raise WeightsError(f"the state dict does not fit {owner}; nothing was changed{listed}")
+    for name, tensor in tensors.items():
+        if name in state:
+            tensor.data[...] = to_device(_as_array(state[name]), tensor.device)
+            tensor.increment_version()
+    return IncompatibleKeys(missing, unexpected)
+
+
+def _as_array(value: Any) -> Array:
+    if isinstance(value, Tensor):
+        return value.data
+    return value if hasattr(value, "__cuda_array_interface__") else np.asarray(value)
+
+
+def _fits(value: Any, tensor: Tensor) -> bool:
+    return _is_numeric(value) and tuple(value.shape) == tensor.shape
+
+
+def _seen(value: Any) -> str:
+    return str(tuple(value.shape)) if _is_numeric(value) else f"no array of numbers ({type(value).__name__})"
+
+
+def _is_numeric(value: Any) -> bool:
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    return hasattr(value, "shape") and kind in ("f", "i", "u", "b")
