@@ -8,18 +8,22 @@ Walking. For a diamond   x → a, x → b, (a, b) → L   the gradient of x is a
 
     ∂L/∂x = ∂L/∂a · ∂a/∂x + ∂L/∂b · ∂b/∂x,
 
-so x may be visited only when both a and b have sent their part. Visiting the nodes in reverse topological
-order, each one after every node that used it, is exactly that promise (`topological_order`).
+so x may be visited only when both a and b have sent their part. Visiting the functions in reverse
+topological order, each one after every function that used its result, is exactly that promise.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import operator
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from minidl.backend import Array, device_of
+import numpy as np
+
+from minidl.backend import Array, array_module
 from minidl.errors import DeviceError, GradientError
 from minidl.tensor import Tensor
 
@@ -50,6 +54,9 @@ def is_grad_enabled() -> bool:
     return _mode.recording
 
 
+_counter = itertools.count()
+
+
 class Function:
     """One operation: how it is computed, and how a gradient passes back through it.
 
@@ -71,18 +78,18 @@ class Function:
     differentiated again. An instance is used once; options go to its constructor.
     """
 
-    needs_grad: tuple[bool, ...]  # for each input: is its gradient asked for?
-    edges: tuple[Function | Tensor | None, ...]  # for each input: the node it came from, None if not needed
+    needs_grad: Sequence[bool]  # for each input: is its gradient asked for?
+    edges: Sequence[Any]  # for each input: the Function or leaf it came from; None where it needs no gradient
     shape: tuple[int, ...]  # of the output
-    shares_memory: ClassVar[bool] = False  # True: the output is a view of the first input
-    input_names: ClassVar[tuple[str, ...]] = ()
+    shares_memory = False  # True: the output is a view of the first input
 
-    _kept: dict[str, Array] | None = None
-    _saved: Sequence[tuple[Any, ...]] | None = ()
+    _input_index: ClassVar[dict[str, int]] = {}  # the names of forward's inputs, and their places
+    _number: int  # functions are numbered as they are called
+    _saved: Any = ()  # (name, tensor, its array, its version) of what backward needs; None once freed
 
     def __init_subclass__(cls) -> None:
         code = cls.forward.__code__
-        cls.input_names = code.co_varnames[1 : code.co_argcount]
+        cls._input_index = {name: i for i, name in enumerate(code.co_varnames[1 : code.co_argcount])}
 
     @property
     def name(self) -> str:
@@ -91,41 +98,39 @@ class Function:
     def forward(self, *inputs: Any) -> Array:
         raise TypeError(f"{self.name} has no forward: a Function defines forward and backward")
 
-    def backward(self, dy: Tensor) -> Tensor | None | tuple[Tensor | None, ...]:
+    def backward(self, dy: Tensor) -> Tensor | tuple[Tensor | None, ...] | None:
         raise GradientError(f"{self.name} has no gradient: .detach() its input if none should flow")
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """y = f(inputs); records the graph if it is recording and an input requires its gradient."""
         try:
-            needs_grad = tuple([x.requires_grad for x in inputs])
-            recording = _mode.recording and True in needs_grad
-            self.needs_grad = needs_grad if recording else (False,) * len(needs_grad)
-            y = Tensor.wrap(self.forward(*[x.data for x in inputs]))
+            arrays = [x.data for x in inputs]
+            self.needs_grad = [x.requires_grad for x in inputs] if _mode.recording else [False] * len(inputs)
+            y = Tensor.wrap(self.forward(*arrays))
         except (AttributeError, TypeError):
             self._check_inputs(inputs)
             raise
         if self.shares_memory:
             y._version = inputs[0]._version
-        if recording:
-            self.edges = tuple([x.node if x.requires_grad else None for x in inputs])
+        if True in self.needs_grad:
+            self.edges = [x.grad_fn or x if x.requires_grad else None for x in inputs]
             self.shape = y.data.shape
+            self._number = next(_counter)
+            if self._saved:
+                self._saved = self._label(self._saved, inputs, y)
             y.requires_grad = True
             y.grad_fn = self
-            if self._kept:
-                self._saved = [self._pack(*item, inputs, y) for item in self._kept.items()]
-        self._kept = None
         return y
 
-    def _check_inputs(self, inputs: Sequence[Any]) -> None:
+    def _check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """The likely reasons why forward could not use its inputs, each said in one sentence."""
         for x in inputs:
             if not isinstance(x, Tensor):
-                raise TypeError(f"{self.name} works on Tensors, got {type(x).__name__}: wrap it, Tensor(x)") from None
-        if len({device_of(x.data) for x in inputs}) > 1:
+                kind = type(x).__name__
+                raise TypeError(f"{self.name} works on Tensors, got {kind}: wrap it, Tensor(x)") from None
+        if len({x.device for x in inputs}) > 1:
             named = ", ".join(f"{x.shape} on {x.device}" for x in inputs)
-            raise DeviceError(f"{self.name} got tensors of two devices: {named}. Move one with .to()") from None
-
-    # What backward needs of forward
+            raise DeviceError(f"{self.name} got tensors of two devices: {named}. Use .to()") from None
 
     def save(self, **values: Array | None) -> None:
         """Keep arrays for `backward`: inputs by the name `forward` gives them, the result as `output`.
@@ -134,16 +139,23 @@ class Function:
         constant. What is not needed (None) is not kept.
         """
         if True in self.needs_grad:
-            self._kept = values
+            self._saved = values
 
-    def _pack(self, name: str, array: Array | None, inputs: Sequence[Tensor], output: Tensor) -> tuple[Any, ...]:
-        """(name, array, node it belongs to, its version counter, the count now)."""
-        if array is None or (name != "output" and name not in self.input_names):
-            return name, array, None, None, 0
-        if name == "output":  # the node is self, but pointing at oneself is a cycle: see `saved`
-            return name, array, None, output._version, output._version[0]
-        x = inputs[self.input_names.index(name)]
-        return name, array, x.node if x.requires_grad else None, x._version, x._version[0]
+    def _label(self, saved: dict[str, Array], inputs: Sequence[Tensor], output: Tensor) -> list[Any]:
+        """For each array saved the tensor it belongs to, and how often that was written into by now."""
+        labelled: list[Any] = []
+        for name, array in saved.items():
+            if array is None:
+                labelled.append(None)
+                continue
+            if name in self._input_index:
+                tensor = inputs[self._input_index[name]]
+            elif name == "output":  # the output itself points here: keeping it would close a circle
+                tensor = output.detach()
+            else:
+                tensor = Tensor.wrap(array)
+            labelled.append((name, tensor, tensor.data, tensor._version[0]))
+        return labelled
 
     @property
     def saved(self) -> list[Any]:
@@ -153,68 +165,54 @@ class Function:
                 f"backward through {self.name} a second time: what it saved was freed by the first. "
                 "Say retain_graph=True the first time, or compute the loss anew"
             )
-        return [self._unpack(*item) for item in self._saved]
+        return [entry and self._recall(*entry) for entry in self._saved]
 
-    def _unpack(self, name: str, array: Array, node: Any, version: list[int] | None, count: int) -> Tensor | None:
-        if array is None:
-            return None
-        if version is not None and version[0] != count:
+    def _recall(self, name: str, tensor: Tensor, array: Array, version: int) -> Tensor:
+        if tensor._version[0] != version or tensor.data is not array:
             raise GradientError(
-                f"{self.name} saved its {name} of shape {array.shape} for backward at version {count}, but it was "
-                f"changed in place since (now version {version[0]}): change a copy, or call backward() first"
+                f"{self.name} saved its {name} of shape {array.shape} for backward at version {version}, but "
+                f"it was changed in place since (now version {tensor._version[0]}): change a copy, or call "
+                "backward() first"
             )
-        if isinstance(node, Tensor):
-            return node
-        tensor = Tensor.wrap(array)
-        if version is not None:
-            tensor._version = version
-            tensor.grad_fn = self if name == "output" else node
-            tensor.requires_grad = tensor.grad_fn is not None
+        if name == "output" and _mode.recording:
+            tensor = tensor.detach()
+            tensor.grad_fn, tensor.requires_grad = self, True
         return tensor
 
 
 # The walk back
 
 
-def topological_order(root: Function | Tensor) -> list[Function | Tensor]:
-    """The nodes that `root` was computed from, root first, each after every node that used it.
+def topological_order(root: Function | Tensor) -> list[Function]:
+    """The functions that `root` was computed by, each after every function that used its result.
 
-    Depth-first search without recursion, because graphs are deeper than Python's stack.
+    A function is called after those that computed its inputs, so this is the order of the calls, backwards.
     """
-    finished, seen = [], set()
-    stack: list[tuple[Function | Tensor, bool]] = [(root, False)]
+    found = {root} if isinstance(root, Function) else set()
+    stack = list(found)
     while stack:
-        node, inputs_done = stack.pop()
-        if inputs_done:
-            finished.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            if isinstance(node, Function):
-                stack.extend([(edge, False) for edge in node.edges if edge is not None])
-    return finished[::-1]
+        for edge in stack.pop().edges:
+            if isinstance(edge, Function) and edge not in found:
+                found.add(edge)
+                stack.append(edge)
+    return sorted(found, key=operator.attrgetter("_number"), reverse=True)
 
 
 def unbroadcast(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
     """∂L/∂x for an x of `shape` that was broadcast: the sum over every axis along which it was repeated."""
     added = gradient.ndim - len(shape)
-    stretched = [added + i for i, n in enumerate(shape) if n == 1 and gradient.shape[added + i] != 1]
+    stretched = [axis for axis, n in enumerate(shape, added) if n == 1 != gradient.shape[axis]]
     return gradient.sum(axis=(*range(added), *stretched)).reshape(shape)
 
 
 def _walk(
-    output: Tensor, gradient: Tensor, order: list[Function | Tensor], wanted: set[Any], retain_graph: bool
-) -> dict[Function | Tensor, Tensor]:
-    """∂L/∂node for every node in `wanted`, visiting the nodes of `order` with their gradients."""
-    gradients = {output.node: gradient}
-    found = {}
+    output: Tensor, gradient: Tensor, order: list[Function], wanted: set[Any], retain_graph: bool
+) -> dict[Any, Tensor]:
+    """The chain rule: ∂L/∂leaf for every leaf that `order` leads to, and ∂L/∂node for the wanted ones."""
+    gradients: dict[Any, Tensor] = {output.node: gradient}
     for node in order:
-        dy = gradients.pop(node, None)
-        if dy is None:
-            continue
-        if node in wanted:
-            found[node] = dy
-        if not isinstance(node, Function) or True not in node.needs_grad:
+        dy = gradients.get(node) if node in wanted else gradients.pop(node, None)
+        if dy is None or True not in node.needs_grad:
             continue
         results = node.backward(dy)
         if not isinstance(results, tuple):
@@ -224,32 +222,40 @@ def _walk(
                 f"{node.name}.backward returned {len(results)} gradients for {len(node.edges)} inputs: "
                 "return one for each, None where there is none"
             )
-        for edge, dx in zip(node.edges, results, strict=True):
-            if edge is None or dx is None:
+        for i, dx in enumerate(results):
+            if dx is None or not node.needs_grad[i]:
                 continue
-            if dx.data.shape != edge.shape:
+            edge = node.edges[i]
+            if type(dx) is not Tensor or dx.data.shape != edge.shape:
                 dx = _fit(dx, edge.shape, node)
             gradients[edge] = gradients[edge] + dx if edge in gradients else dx
         if not retain_graph:
             node._saved = None
-    return found
+    return gradients
 
 
-def _fit(gradient: Tensor, shape: tuple[int, ...], function: Function) -> Tensor:
+def _fit(gradient: Any, shape: tuple[int, ...], function: Function) -> Tensor:
+    """What a backward returned, summed to the shape of the input it belongs to, if that is how it differs."""
+    if not isinstance(gradient, Tensor):
+        raise GradientError(f"{function.name}.backward returned {type(gradient).__name__}: return Tensors")
     try:
-        return unbroadcast(gradient, shape)
-    except (IndexError, ValueError):
+        fits = np.broadcast_shapes(shape, gradient.shape) == gradient.shape
+    except ValueError:
+        fits = False
+    if not fits:
         raise GradientError(
-            f"{function.name}.backward returned a gradient of shape {gradient.shape} for an input of shape {shape}"
-        ) from None
+            f"{function.name}.backward returned a gradient of shape {gradient.shape} "
+            f"for an input of shape {shape}"
+        )
+    return unbroadcast(gradient, shape)
 
 
-def _seed_gradient(output: Tensor, gradient: Tensor | None) -> Tensor:
+def _first_gradient(output: Tensor, gradient: Tensor | None) -> Tensor:
     """The gradient that the walk starts with: ∂L/∂L = 1 unless one is given."""
     if not output.requires_grad:
         raise GradientError(
-            "this tensor does not depend on anything that requires a gradient: set requires_grad=True on a leaf, "
-            "and compute outside no_grad()"
+            "this tensor does not depend on anything that requires a gradient: "
+            "set requires_grad=True on a leaf, and compute outside no_grad()"
         )
     if gradient is None:
         if output.numel() != 1:
@@ -257,14 +263,20 @@ def _seed_gradient(output: Tensor, gradient: Tensor | None) -> Tensor:
                 f"backward starts from one number, and this tensor has shape {output.shape}: "
                 "reduce it, e.g. .sum(), or give the gradient"
             )
-        return Tensor.wrap(output.data * 0 + 1)
-    if gradient.shape != output.shape:
-        raise GradientError(f"the gradient has shape {gradient.shape}, the tensor {output.shape}: they must be equal")
+        return Tensor.wrap(array_module(output.data).ones_like(output.data))
+    if (gradient.shape, gradient.dtype) != (output.shape, output.dtype):
+        raise GradientError(
+            f"the gradient is {gradient.dtype} of shape {gradient.shape}, the tensor {output.dtype} "
+            f"of shape {output.shape}: they must be equal"
+        )
     return gradient
 
 
 def backward(
-    output: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
+    output: Tensor,
+    gradient: Tensor | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
 ) -> None:
     """Add ∂L/∂x to the `grad` of every leaf x that `output` = L was computed from.
 
@@ -273,17 +285,15 @@ def backward(
         retain_graph: keep what the operations saved, to go backward again (default: create_graph).
         create_graph: record the backward pass too, so that the gradients can be differentiated.
     """
-    seed = _seed_gradient(output, gradient)
+    first = _first_gradient(output, gradient)
     order = topological_order(output.node)
-    leaves = {node for node in order if isinstance(node, Tensor)}
     with set_grad_enabled(create_graph):
-        gradients = _walk(output, seed, order, leaves, create_graph if retain_graph is None else retain_graph)
-        taken: set[int] = set() if gradient is None else {id(gradient.data)}
+        gradients = _walk(output, first, order, set(), create_graph if retain_graph is None else retain_graph)
+        taken = {id(first.data)}
         for leaf, dx in gradients.items():
-            assert isinstance(leaf, Tensor)
             if leaf.grad is not None:
                 leaf.grad = leaf.grad + dx
-            elif dx.data.base is None and id(dx.data) not in taken:
+            elif dx.data.flags.owndata and dx.data.flags.c_contiguous and id(dx.data) not in taken:
                 leaf.grad = dx
             else:  # y = a + b gives a and b one and the same array, but each shall own its gradient
                 leaf.grad = dx * 1 if create_graph else dx.clone_data()
@@ -303,33 +313,11 @@ def grad(
     Only the paths that lead to the inputs are walked. One tensor in, one gradient out; several, a tuple.
     Raises GradientError for an input that output does not depend on, unless `allow_unused` (then None).
     """
-    single = isinstance(inputs, Tensor)
-    xs: list[Tensor] = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    seed = _seed_gradient(output, gradient)
+    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     wanted = {x.node for x in xs}
-    order = topological_order(output.node)
-    needed: set[Any] = set(wanted)
-    masks = []
-    for node in reversed(order):  # a node is needed if a wanted one lies behind it
-        if isinstance(node, Function):
-            mask = tuple([edge in needed for edge in node.edges])
-            masks.append((node, node.needs_grad, node.edges))
-            node.needs_grad = mask
-            node.edges = tuple([edge if use else None for edge, use in zip(node.edges, mask, strict=True)])
-            if True in mask:
-                needed.add(node)
-    try:
-        with set_grad_enabled(create_graph):
-            found = _walk(
-                output,
-                seed,
-                [node for node in order if node in needed],
-                wanted,
-                create_graph if retain_graph is None else retain_graph,
-            )
-    finally:
-        for node, needs_grad, edges in masks:
-            node.needs_grad, node.edges = needs_grad, edges
+    first = _first_gradient(output, gradient)
+    with set_grad_enabled(create_graph), _paths(output, wanted) as order:
+        found = _walk(output, first, order, wanted, create_graph if retain_graph is None else retain_graph)
     for i, x in enumerate(xs):
         if x.node not in found and not allow_unused:
             raise GradientError(
@@ -337,4 +325,21 @@ def grad(
                 "check that it requires a gradient, or say allow_unused=True to get None"
             )
     results = tuple(found.get(x.node) for x in xs)
-    return results[0] if single else results
+    return results[0] if isinstance(inputs, Tensor) else results
+
+
+@contextlib.contextmanager
+def _paths(output: Tensor, wanted: set[Any]) -> Iterator[list[Function]]:
+    """The functions between `output` and the wanted nodes; meanwhile they compute those gradients only."""
+    order = topological_order(output.node)
+    before = [node.needs_grad for node in order]
+    leading = set(wanted)
+    for node in reversed(order):
+        node.needs_grad = [edge in leading for edge in node.edges]
+        if True in node.needs_grad:
+            leading.add(node)
+    try:
+        yield [node for node in order if node in leading]
+    finally:
+        for node, needs_grad in zip(order, before, strict=True):
+            node.needs_grad = needs_grad

@@ -36,27 +36,26 @@ class Tensor:
 
     __slots__ = ("__weakref__", "_version", "data", "grad", "grad_fn", "requires_grad")
     __array_ufunc__ = None  # numpy_array * tensor: NumPy steps back and Tensor.__rmul__ is asked
+    __hash__ = object.__hash__  # `==` compares elements, so identity is what hashing has left
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
         self.data: Array = _as_array(data, dtype)
         self.grad: Tensor | None = None
         self.grad_fn: Function | None = None
-        self._version = [0]  # counts writes into `data`; in a list, so that views share it
         self.requires_grad = False
+        self._version = [0]  # counts writes into `data`; in a list, so that views share it
         if requires_grad:
             self.requires_grad_()
 
     @classmethod
     def wrap(cls, array: Array) -> Tensor:
-        """A tensor around `array` as it is: the constructor without its questions."""
+        """A leaf around an array: the constructor, shorter by its questions."""
         tensor = Tensor.__new__(Tensor)
-        tensor.data = array
+        tensor.data = array if type(array) is np.ndarray else _as_array(array, None)
         tensor.grad = tensor.grad_fn = None
         tensor.requires_grad = False
         tensor._version = [0]
         return tensor
-
-    # What the array says of itself
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,20 +103,20 @@ class Tensor:
         return self.data.tolist()
 
     def __float__(self) -> float:
-        return float(self.data.item())
+        return float(self.item())
 
     def __int__(self) -> int:
-        return int(self.data.item())
+        return int(self.item())
 
     def __bool__(self) -> bool:
-        return bool(self.data.item())
+        return bool(self.item())
 
     # The graph
 
     @property
     def node(self) -> Function | Tensor:
-        """Where this tensor's gradient arrives: its Function, or itself if it is a leaf."""
-        return self if self.grad_fn is None else self.grad_fn
+        """Where this tensor's gradient arrives: at its Function, or at itself if it is a leaf."""
+        return self.grad_fn or self
 
     @property
     def is_leaf(self) -> bool:
@@ -127,12 +126,13 @@ class Tensor:
         """Ask for this leaf's gradient, or no longer; returns self."""
         if self.grad_fn is not None:
             raise GradientError(
-                f"requires_grad can be set on leaves only, and this tensor was computed by {self.grad_fn.name}: "
-                "use .detach() to cut it off"
+                "requires_grad can be set on leaves only, and this tensor was computed by "
+                f"{self.grad_fn.name}: use .detach() to cut it off"
             )
         if requires_grad and self.dtype.kind != "f":
             raise GradientError(
-                f"only floating-point tensors have gradients, and this one is {self.dtype}: use .astype('float32')"
+                f"only floating-point tensors have gradients, and this one is {self.dtype}: "
+                "use .astype('float32')"
             )
         self.requires_grad = requires_grad
         return self
@@ -152,16 +152,17 @@ class Tensor:
         self._version[0] += 1
 
     def to(self, device: str) -> Tensor:
-        """The values on `"cpu"` or `"gpu"`; itself if they are there already. A moved tensor is a new leaf."""
+        """The values on `"cpu"` or `"gpu"`, as a new leaf; itself if they are there already."""
         if device == self.device:
             return self
         if self.grad_fn is not None:
-            raise GradientError(f"a tensor computed by {self.grad_fn.name} cannot move: move its inputs, or .detach()")
+            raise GradientError(
+                f"a tensor computed by {self.grad_fn.name} cannot move: move its inputs, or .detach() it"
+            )
         return Tensor(to_device(self.data, device), requires_grad=self.requires_grad)
 
     def __repr__(self) -> str:
-        values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", precision=4, threshold=100)
-        parts = [values]
+        parts = [np.array2string(self.numpy(), separator=", ", prefix="Tensor(", precision=4, threshold=100)]
         if self.dtype != np.float32:
             parts.append(f"dtype={self.dtype}")
         if self.device != "cpu":
@@ -172,44 +173,28 @@ class Tensor:
             parts.append("requires_grad=True")
         return f"Tensor({', '.join(parts)})"
 
-    # `==` compares elements, so identity is what hashing has left.
-    __hash__ = object.__hash__
-
     if TYPE_CHECKING:  # the operators and methods that functional/methods.py binds
 
         def __getattr__(self, name: str) -> Any: ...
-        def __neg__(self) -> Tensor: ...
-        def __add__(self, other: Any) -> Tensor: ...
-        def __radd__(self, other: Any) -> Tensor: ...
-        def __sub__(self, other: Any) -> Tensor: ...
-        def __rsub__(self, other: Any) -> Tensor: ...
-        def __mul__(self, other: Any) -> Tensor: ...
-        def __rmul__(self, other: Any) -> Tensor: ...
-        def __truediv__(self, other: Any) -> Tensor: ...
-        def __rtruediv__(self, other: Any) -> Tensor: ...
-        def __pow__(self, other: Any) -> Tensor: ...
-        def __rpow__(self, other: Any) -> Tensor: ...
-        def __matmul__(self, other: Any) -> Tensor: ...
-        def __rmatmul__(self, other: Any) -> Tensor: ...
-        def __lt__(self, other: Any) -> Tensor: ...
-        def __le__(self, other: Any) -> Tensor: ...
-        def __gt__(self, other: Any) -> Tensor: ...
-        def __ge__(self, other: Any) -> Tensor: ...
-        def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
-        def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
         def __getitem__(self, index: Any) -> Tensor: ...
         def __setitem__(self, index: Any, value: Any) -> None: ...
+        def __neg__(self) -> Tensor: ...
+        def __add__(self, other: Any) -> Tensor: ...
+
+        __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __add__
+        __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __lt__ = __le__ = __gt__ = __ge__ = __add__
+        __eq__ = __ne__ = __add__  # type: ignore[assignment]
 
 
 def _as_array(data: Any, dtype: Any) -> Array:
     if isinstance(data, Tensor):
         data = data.data
-    if not hasattr(data, "__array__") and not hasattr(data, "__cuda_array_interface__"):
+    if isinstance(data, np.generic):  # what NumPy makes of 0-d results, and cannot be written into
+        data = np.asarray(data)
+    elif not hasattr(data, "__array__") and not hasattr(data, "__cuda_array_interface__"):
         data = np.asarray(data)  # numbers and lists: Python's float is no request for float64
         if dtype is None and data.dtype == np.float64:
             dtype = np.float32
-    elif isinstance(data, np.generic):
-        data = np.asarray(data)
     if data.dtype.kind not in "fiub":
         raise TypeError(f"a Tensor holds numbers, got an array of {data.dtype}")
     return data if dtype is None else data.astype(dtype, copy=False)
@@ -218,11 +203,11 @@ def _as_array(data: Any, dtype: Any) -> Array:
 def as_tensor(value: Any, like: Tensor) -> Tensor:
     """`value` as an operand beside `like`: a Tensor as it is, anything else on like's device.
 
-    A Python number takes like's dtype when that is floating, so that `x * 2.0` stays float32.
+    A Python number takes like's dtype where that can hold its kind, so that `x * 2.0` stays float32.
     """
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, (bool, int, float)):
-        weak = like.data.dtype if like.data.dtype.kind == "f" or not isinstance(value, float) else np.float32
-        value = np.asarray(value, dtype=weak)
+    if isinstance(value, (int, float)):
+        holds = like.dtype.kind == "f" or (like.dtype.kind in "iu" and isinstance(value, int))
+        value = np.asarray(value, like.dtype if holds else np.float32 if isinstance(value, float) else None)
     return Tensor(to_device(_as_array(value, None), like.device))

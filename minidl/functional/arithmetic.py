@@ -208,7 +208,7 @@ def _operands(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(x, Tensor):
         y = y if isinstance(y, Tensor) else Tensor(y)
         x = as_tensor(x, like=y)
-    else:
+    elif not isinstance(y, Tensor):
         y = as_tensor(y, like=x)
     if x.data.dtype != y.data.dtype:
         if x.data.dtype.kind == "f" and y.data.dtype.kind != "f":

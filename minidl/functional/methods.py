@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minidl import autograd
-from minidl.errors import GradientError
+from minidl.errors import GradientError, ShapeError
 from minidl.functional import activation, arithmetic, matmul, reduction, shape
 from minidl.tensor import Tensor
 
@@ -44,6 +46,11 @@ def _in_place(operation: Any) -> Any:
         result = operation(x, other)
         if result.requires_grad and not (x.is_leaf and x.requires_grad):
             return result
+        if result.shape != x.shape or not np.can_cast(result.dtype, x.dtype, "same_kind"):
+            raise ShapeError(
+                f"a tensor of {x.dtype} and shape {x.shape} cannot hold the result, {result.dtype} of shape "
+                f"{result.shape}, in place: write x = x + y instead"
+            )
         return write(x, ..., result)
 
     return assign
