@@ -37,6 +37,8 @@ class VGG(Sequential):
     Args:
         blocks: the output channels of the convolutions of each block.
         dense: the widths of the hidden dense layers.
+        num_classes: the number of outputs; None leaves the dense layers out, and the model ends with
+            `flatten`: (N, C·pooled²) features.
         pooled: feature maps of another size than pooled × pooled are averaged to it before the dense
             layers, so that those fit pictures of any size.
         batch_norm: normalise after every convolution (Ioffe & Szegedy 2015).
@@ -51,7 +53,7 @@ class VGG(Sequential):
         self,
         blocks: Sequence[Sequence[int]] = VGG16_BLOCKS,
         dense: Sequence[int] = (4096, 4096),
-        num_classes: int = 1000,
+        num_classes: int | None = 1000,
         in_channels: int = 3,
         pooled: int = 7,
         batch_norm: bool = False,
@@ -70,13 +72,14 @@ class VGG(Sequential):
                 layers[f"pool{b}"] = MaxPool2d(2)
             layers["avgpool"] = AdaptiveAvgPool2d(pooled)
             layers["flatten"] = Flatten()
-            features = channels * pooled * pooled
-            for d, width in enumerate(dense, start=len(blocks) + 1):
-                layers[f"fc{d}"] = Linear(features, width)
-                layers[f"relu{d}"] = ReLU()
-                layers[f"dropout{d}"] = Dropout(dropout)
-                features = width
-            layers[f"fc{len(blocks) + len(dense) + 1}"] = Linear(features, num_classes)
+            if num_classes is not None:
+                features = channels * pooled * pooled
+                for d, width in enumerate(dense, start=len(blocks) + 1):
+                    layers[f"fc{d}"] = Linear(features, width)
+                    layers[f"relu{d}"] = ReLU()
+                    layers[f"dropout{d}"] = Dropout(dropout)
+                    features = width
+                layers[f"fc{len(blocks) + len(dense) + 1}"] = Linear(features, num_classes)
         super().__init__(layers)
         self.config: dict[str, Any] = {
             "blocks": [list(block) for block in blocks],
@@ -100,15 +103,26 @@ class VGG(Sequential):
 
     @property
     def last(self) -> str:
-        """The name of the last dense layer, the one that knows the classes: fc8 in VGG16."""
+        """The name of the last dense layer, the one that knows the classes: fc8 in VGG16.
+
+        A model without dense layers has none yet: then the name that `replace_last` will give it.
+        """
+        if self.config["num_classes"] is None:
+            return f"fc{len(self.config['blocks']) + 1}"
         return list(self._modules)[-1]
 
     def replace_last(self, num_classes: int, classes: Sequence[str] | None = None) -> Linear:
-        """Put a new dense layer with `num_classes` outputs in the place of the last; returns it."""
-        old = self._modules[self.last]
-        assert isinstance(old, Linear)
-        new = Linear(old.in_features, num_classes)
-        setattr(self, self.last, new)
+        """Put a new dense layer with `num_classes` outputs in the place of the last; returns it.
+
+        A model without dense layers gets its first one, straight on the feature maps.
+        """
+        if self.config["num_classes"] is None:
+            features = self.config["blocks"][-1][-1] * self.config["pooled"] ** 2
+            self.config["dense"] = []
+        else:
+            features = self[self.last].in_features
+        new = Linear(features, num_classes)
+        self.add_module(self.last, new)
         self.config["num_classes"] = num_classes
         self.classes = list(classes) if classes is not None else None
         return new
@@ -131,6 +145,6 @@ class VGG(Sequential):
         return Sequential({name: self._modules[name] for name in names[start:stop]})
 
 
-def vgg16(num_classes: int = 1000, batch_norm: bool = False) -> VGG:
+def vgg16(num_classes: int | None = 1000, batch_norm: bool = False) -> VGG:
     """VGG16, configuration D of the paper: 13 convolutions, 3 dense layers, 138,357,544 parameters."""
     return VGG(num_classes=num_classes, batch_norm=batch_norm)
