@@ -1,6 +1,6 @@
 """minidl: a deep learning framework small enough to read."""
 
-from minidl import functional, nn
+from minidl import functional, nn, optim
 from minidl.autograd import Function, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.backend import seed
 from minidl.errors import MinidlError
@@ -16,6 +16,7 @@ __all__ = [
     "is_grad_enabled",
     "nn",
     "no_grad",
+    "optim",
     "seed",
     "set_grad_enabled",
 ]

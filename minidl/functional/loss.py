@@ -54,9 +54,9 @@ def cross_entropy(
 ) -> Tensor:
     """−w_t ln softmax(logits)_t for the target class t of each sample.
 
-    With label smoothing ε (Szegedy et al. 2016, §7) the target is the distribution (1 − ε) · one-hot + ε/C, and
-    class c of it weighs w_c. The mean is weighted: the sum divided by Σ w_t over the targets t that are not
-    ignored. If all are ignored it is 0/0: not a number, with a gradient of zeros, as in PyTorch.
+    With label smoothing ε (Szegedy et al. 2016, §7) the target is (1 − ε) · one-hot + ε/C, and class c of
+    it weighs w_c. The mean is weighted: the sum divided by Σ w_t over the targets t that are not ignored. If
+    all are ignored it is 0/0: not a number, with a gradient of zeros, as in PyTorch.
 
     Args:
         logits: (N, C) or (N, C, d1, …), the scores before softmax.

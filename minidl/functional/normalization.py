@@ -100,7 +100,7 @@ def batch_norm(
     m = x.numel() // max(x.shape[1], 1)
     if m < 2:
         raise ShapeError(
-            f"the variance of one element a channel is not defined, got {x.shape}: use a larger batch, or .eval()"
+            f"training needs more than one element a channel, got {x.shape}: use a larger batch, or .eval()"
         )
     function = BatchNorm(None, eps)
     y = function(x, weight, bias)

@@ -193,7 +193,7 @@ class Module:
         return RemovableHandle(self._forward_pre_hooks, hook)
 
     def register_forward_hook(self, hook: Callable) -> RemovableHandle:
-        """Call `hook(module, inputs, output)` after each forward; what it returns, unless None, is the output."""
+        """Call `hook(module, inputs, output)` after each forward; what it returns, unless None, comes out."""
         return RemovableHandle(self._forward_hooks, hook)
 
     # State

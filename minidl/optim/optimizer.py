@@ -1,0 +1,165 @@
+"""What all optimizers share: groups of parameters with their options, the state, and the walk over both."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from minidl.backend import Array, as_numpy, to_device
+from minidl.errors import WeightsError
+from minidl.nn import Module
+from minidl.tensor import Tensor
+
+
+def parameter_list(parameters: Any) -> list[Any]:
+    """`parameters` as a list.
+
+    Raises:
+        TypeError: it is a Module, or no iterable.
+        ValueError: it is empty.
+    """
+    if isinstance(parameters, Module):
+        raise TypeError(
+            f"expected parameters, got the module {type(parameters).__name__}: pass model.parameters()"
+        )
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"expected parameters, got {type(parameters).__name__}: pass model.parameters()")
+    listed = list(parameters)
+    if not listed:
+        raise ValueError(
+            "the list of parameters is empty: was the generator model.parameters() used up before?"
+        )
+    return listed
+
+
+class Optimizer(ABC):
+    """Base class. A subclass gives its options to the constructor, and says in `update` how a parameter moves.
+
+    Args:
+        params: parameters, or groups of them: dicts with "params" and the options that differ, such as "lr".
+        defaults: the options of every group that does not say otherwise.
+
+    Attributes:
+        param_groups: one dict a group: "params", a list, and every option. Change `group["lr"]` at any time.
+        state: for each parameter that was updated, what the optimizer remembers of it.
+    """
+
+    non_negative: tuple[str, ...] = (
+        "lr",
+        "weight_decay",
+        "momentum",
+        "eps",
+    )  # options that must be ≥ 0 where they exist
+
+    def __init__(self, params: Any, **defaults: Any) -> None:
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Tensor, dict[str, Any]] = {}
+        listed = parameter_list(params)
+        for group in listed if isinstance(listed[0], dict) else [{"params": listed}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """Add parameters with options of their own: `{"params": head.parameters(), "lr": 1e-3}`.
+
+        Raises:
+            TypeError: something in it is no parameter, or no such option exists.
+            ValueError: no parameters, one that is in a group already, or an option out of range.
+        """
+        params = parameter_list(group["params"])
+        known = {id(p) for other in self.param_groups for p in other["params"]}
+        for p in params:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"expected parameters, got {type(p).__name__}")
+            if not p.is_leaf:
+                raise ValueError(
+                    f"only leaves can be optimized, and a tensor of shape {p.shape} was computed"
+                )
+            if id(p) in known:
+                raise ValueError(f"a parameter of shape {p.shape} appears twice: once is enough")
+            known.add(id(p))
+        complete = {**self.defaults, **group, "params": params}
+        self.check(complete)
+        self.param_groups.append(complete)
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise TypeError for an option that does not exist, ValueError for one that makes no sense."""
+        for name in group:
+            if name not in self.defaults and name not in ("params", "initial_lr"):
+                known = ", ".join(self.defaults)
+                raise TypeError(f"{type(self).__name__} has no option {name!r}: expected one of {known}")
+        for name in self.non_negative:
+            if name in group and not group[name] >= 0:
+                raise ValueError(f"{name} must not be negative, got {group[name]}")
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop every gradient; or, with set_to_none=False, fill it with zeros."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if set_to_none:
+                    p.grad = None
+                elif p.grad is not None:
+                    p.grad = Tensor(p.grad.data * 0)
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.update(p.data, p.grad.data, self.state.setdefault(p, {}), group)
+                    p.increment_version()
+
+    @abstractmethod
+    def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Move the parameter p in place, by its gradient and by what `state` remembers of it."""
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """PyTorch's form: {"state": {number: {…}}, "param_groups": [{…, "params": [number, …]}]}.
+
+        The parameters are numbered in the order of the groups. The arrays are NumPy's and share memory with
+        the optimizer on the CPU.
+        """
+        numbers = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        return {
+            "state": {
+                numbers[p]: {name: as_numpy(v) if hasattr(v, "shape") else v for name, v in entry.items()}
+                for p, entry in self.state.items()
+            },
+            "param_groups": [
+                {**group, "params": [numbers[p] for p in group["params"]]} for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; the arrays are copied.
+
+        Raises:
+            WeightsError: it is of other groups or parameters. Nothing was changed.
+        """
+        saved = state_dict["param_groups"]
+        lengths, expected = ([len(g["params"]) for g in groups] for groups in (saved, self.param_groups))
+        if lengths != expected:
+            raise WeightsError(
+                f"the state has groups of {lengths} parameters, this optimizer has groups of {expected}"
+            )
+        params = [p for group in self.param_groups for p in group["params"]]
+        state = {}
+        for number, entry in state_dict["state"].items():
+            p = params[int(number)]
+            for name, value in entry.items():
+                if hasattr(value, "shape") and value.shape != p.shape:
+                    raise WeightsError(
+                        f"{name} of parameter {number} has shape {value.shape}, the parameter {p.shape}"
+                    )
+            state[p] = {
+                name: to_device(value.astype(p.dtype), p.device) if hasattr(value, "shape") else value
+                for name, value in entry.items()
+            }
+        for group, options in zip(self.param_groups, saved, strict=True):
+            group.update({name: value for name, value in options.items() if name != "params"})
+        self.state = state

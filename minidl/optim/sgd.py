@@ -1,0 +1,65 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.backend import Array, array_module
+from minidl.backend.blocks import blocks
+from minidl.optim.optimizer import Optimizer
+
+
+class SGD(Optimizer):
+    """A step against the gradient g = ∂L/∂p + λ p, or along a velocity that remembers the earlier ones:
+
+        without momentum    p ← p − lr · g
+        with momentum μ     v ← μ v + (1 − dampening) g        p ← p − lr · v        (v = g at the first step)
+        Nesterov            the same v                         p ← p − lr · (g + μ v)
+
+    Sutskever et al. 2013, in PyTorch's form, where lr multiplies the velocity instead of entering it.
+
+    Args:
+        weight_decay: λ.
+
+    Raises:
+        ValueError: an option is negative, or nesterov without momentum or with dampening.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+        )
+
+    def check(self, group: dict[str, Any]) -> None:
+        super().check(group)
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError("nesterov needs momentum > 0 and dampening = 0")
+
+    def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
+        lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
+        if momentum == 0:
+            for w, g in blocks(p, grad):
+                w -= lr * (g + weight_decay * w if weight_decay else g)
+            return
+        new_share = 1.0 - group["dampening"] if "momentum_buffer" in state else 1.0
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = array_module(p).zeros_like(p)
+        for w, g, v in blocks(p, grad, state["momentum_buffer"]):
+            if weight_decay:
+                g = g + weight_decay * w
+            v *= momentum
+            v += new_share * g
+            w -= lr * (g + momentum * v if group["nesterov"] else v)
