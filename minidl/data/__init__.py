@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minidl.data.cache import FeatureCache, describe_files
+from minidl.data.drawn import SHAPES, draw_cats_and_dogs, draw_shapes, save_pictures
 from minidl.data.folder import ImageFolder, find_splits
 from minidl.data.loader import DataLoader, TensorDataset
 from minidl.data.pictures import open_picture
@@ -23,6 +24,7 @@ from minidl.data.transforms import (
 )
 
 __all__ = [
+    "SHAPES",
     "CenterCrop",
     "Compose",
     "DataLoader",
@@ -41,6 +43,9 @@ __all__ = [
     "TensorDataset",
     "ToArray",
     "describe_files",
+    "draw_cats_and_dogs",
+    "draw_shapes",
     "find_splits",
     "open_picture",
+    "save_pictures",
 ]
