@@ -4,15 +4,18 @@ from minidl import functional, nn, optim
 from minidl.autograd import Function, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.backend import seed
 from minidl.errors import MinidlError
+from minidl.gradcheck import GradcheckResult, gradcheck
 from minidl.tensor import Tensor
 
 __version__ = "0.1.0"
 __all__ = [
     "Function",
+    "GradcheckResult",
     "MinidlError",
     "Tensor",
     "functional",
     "grad",
+    "gradcheck",
     "is_grad_enabled",
     "nn",
     "no_grad",
