@@ -194,3 +194,19 @@ def test_a_class_without_a_good_picture_is_refused(root):
     (root / "birds" / "0.png").write_bytes(b"")
     with pytest.raises(DataError, match="no picture of birds can be read"):
         ImageFolder(root, on_error="skip")
+
+
+@pytest.mark.skipif(
+    "MINIDL_DOGSCATS" not in os.environ, reason="MINIDL_DOGSCATS names no folder of real pictures"
+)
+def test_real_cats_and_dogs():
+    train, valid = find_splits(
+        os.environ["MINIDL_DOGSCATS"], transform=Preprocessing().transform(), on_error="skip", sample=50
+    )
+    assert train.classes == ["cats", "dogs"]
+    assert (len(train), len(valid)) == (40, 10)
+    assert not train.skipped
+    array, label = train[0]
+    assert array.shape == (3, 224, 224)
+    assert 0 <= array.min() < 60 < 180 < array.max() <= 255
+    assert label == 0
