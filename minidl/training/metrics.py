@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from minidl.autograd import no_grad
 from minidl.errors import ShapeError
+from minidl.functional import softmax
+from minidl.nn import Module
+from minidl.tensor import Tensor
 
 
 def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
@@ -107,4 +111,21 @@ class Predictions:
         return np.argsort(margin, kind="stable")[:k]
 
 
-__all__ = ["Predictions", "accuracy", "confusion_matrix", "log_loss"]
+def predict(model: Module, loader: Iterable[tuple[Tensor, Tensor]], paths: Sequence[str] = ()) -> Predictions:
+    """The model's predictions, in eval mode, of all pictures of `loader`, in the loader's order.
+
+    Args:
+        loader: batches of pictures (N, …) and targets (N,); not a shuffled one if `paths` are given.
+        paths: of the pictures.
+    """
+    device = next(model.parameters()).device
+    probabilities, targets = [], []
+    model.eval()
+    with no_grad():
+        for x, y in loader:
+            probabilities.append(softmax(model(x.to(device)), axis=1).numpy())
+            targets.append(y.numpy())
+    return Predictions(np.concatenate(probabilities), np.concatenate(targets), paths)
+
+
+__all__ = ["Predictions", "accuracy", "confusion_matrix", "log_loss", "predict"]

@@ -1,0 +1,316 @@
+"""The command line: each command is a few lines that call the library.
+
+An error is one sentence on stderr and exit status 1; a wrong usage has status 2, an interruption 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minidl.data import DataLoader, ImageFolder
+from minidl.data.pictures import open_picture
+from minidl.errors import DataError, MinidlError
+from minidl.models import VGG, vgg16
+from minidl.nn import summary
+from minidl.tensor import Tensor
+from minidl.training import (
+    MODEL,
+    OPTIMIZERS,
+    Predictions,
+    Result,
+    best_clip,
+    finetune,
+    load_model,
+    picture_id,
+    predict,
+    read_metadata,
+    read_options,
+    train_from_scratch,
+    write_submission,
+)
+from minidl.training.history import Row
+from minidl.visualize.report import write_report
+from minidl.weights.download import PUBLISHED, download_vgg16
+
+BATCH = 8  # pictures at once where nothing is learned
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except KeyboardInterrupt as interrupt:
+        return _complain(interrupt or "interrupted", 130)
+    except MinidlError as error:
+        return _complain(error, 1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{place}{error.strerror or error}", 1)
+    except MemoryError:
+        return _complain("out of memory: try a smaller --batch-size", 1)
+    return 0
+
+
+def _complain(problem: Any, status: int) -> int:
+    print("minidl:", " ".join(str(problem).split()) or "interrupted", file=sys.stderr)
+    return status
+
+
+# What the commands do
+
+
+def _finetune(arguments: argparse.Namespace) -> None:
+    _report(finetune(**_run_options(arguments), on_epoch=_print_epoch), "finetune", "Fine-tuning VGG16")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    _report(
+        train_from_scratch(**_run_options(arguments), on_epoch=_print_epoch),
+        "train",
+        "A small VGG from scratch",
+    )
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    model = load_model(_checkpoint(arguments.checkpoint)).to(arguments.device)
+    pictures = ImageFolder(arguments.folder, _preprocessing(model).transform(), on_error=arguments.on_error)
+    if pictures.classes != model.classes:
+        raise DataError(
+            f"{arguments.folder} has the classes {', '.join(pictures.classes)}, "
+            f"the model knows {', '.join(model.classes or ['no names'])}"
+        )
+    predictions = _predict(model, pictures)
+    print(_verdict(predictions))
+    width = max(map(len, pictures.classes))
+    for name, row in zip(pictures.classes, predictions.confusion_matrix().tolist(), strict=True):
+        print(f"{name:>{width}}", *(f"{count:6d}" for count in row))
+
+
+def _predict_pictures(arguments: argparse.Namespace) -> None:
+    model = load_model(_checkpoint(arguments.checkpoint)).to(arguments.device)
+    transform = _preprocessing(model).transform()
+    for path in arguments.pictures:
+        x = Tensor(transform(open_picture(path))[None])
+        predictions = predict(model, [(x, Tensor([0]))])
+        label = int(predictions.predicted[0])
+        print(
+            path,
+            model.classes[label] if model.classes else label,
+            f"{predictions.confidence[0]:.4f}",
+            sep="\t",
+        )
+
+
+def _submission(arguments: argparse.Namespace) -> None:
+    path = _checkpoint(arguments.checkpoint)
+    model = load_model(path).to(arguments.device)
+    classes = model.classes or []
+    if len(classes) != 2:
+        raise DataError(
+            f"{path}: a submission needs a model of two classes, this one has {model.config['num_classes']}"
+        )
+    clip = arguments.clip
+    if clip is None:
+        validation = (read_metadata(path).get("training") or {}).get("validation")
+        if validation is None:
+            raise DataError(f"{path} does not say how accurate it is: choose the bound with --clip")
+        clip = best_clip(**validation)
+    pictures = ImageFolder(arguments.folder, _preprocessing(model).transform(), on_error=arguments.on_error)
+    ids = [picture_id(path) for path, _ in pictures.samples]
+    write_submission(arguments.out, ids, _predict(model, pictures).probabilities[:, 1], clip)
+    print(
+        f"{arguments.out}: P({classes[1]}) of {len(ids)} pictures, kept between {clip:.5f} and {1 - clip:.5f}"
+    )
+
+
+def _summary(arguments: argparse.Namespace) -> None:
+    model = vgg16() if arguments.model == "vgg16" else load_model(_checkpoint(arguments.model))
+    size = model.preprocessing.size if model.preprocessing else 224
+    print(summary(model, (1, model.config["in_channels"], size, size)))
+
+
+def _download(arguments: argparse.Namespace) -> None:
+    print(download_vgg16(arguments.name))
+
+
+# What several commands need
+
+
+def _run_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `finetune` or `train_from_scratch`; of a run to be resumed, its own."""
+    given = dict(vars(arguments))
+    name, _, usage_error, resume = (given.pop(key) for key in ("name", "command", "usage_error", "resume"))
+    if resume is not None:
+        return {**read_options(resume, name), **given, "out": resume, "resume": True}
+    for option, word in (("folder", "DIR"), ("weights", "--weights")):
+        if option not in given and (option == "folder" or name == "finetune"):
+            usage_error(f"{word} is required, unless a run is resumed")
+    return given
+
+
+def _checkpoint(path: str) -> Path:
+    """The file itself, or the model of the best epoch in the folder of a run."""
+    return Path(path) / MODEL if Path(path).is_dir() else Path(path)
+
+
+def _preprocessing(model: VGG) -> Any:
+    if model.preprocessing is None:
+        raise DataError("the checkpoint does not say what its model expects of a picture")
+    return model.preprocessing
+
+
+def _predict(model: VGG, pictures: ImageFolder) -> Predictions:
+    _print_skipped(pictures.skipped)
+    return predict(model, DataLoader(pictures, BATCH, num_workers=2), [path for path, _ in pictures.samples])
+
+
+def _print_epoch(row: Row) -> None:
+    line = f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.4f}"
+    if row["valid_loss"] is not None:
+        line += f"; validation {row['valid_loss']:.4f}, {row['valid_accuracy']:.4f}"
+    print(f"{line}; {row['seconds']:.1f} s", flush=True)
+
+
+def _print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    for _, reason in skipped:
+        print("skipped", reason, file=sys.stderr)
+
+
+def _verdict(predictions: Predictions) -> str:
+    return (
+        f"accuracy {predictions.accuracy:.4f} ± {predictions.standard_error:.4f}, "
+        f"log loss {predictions.log_loss:.4f} on {len(predictions)} pictures"
+    )
+
+
+def _report(result: Result, command: str, title: str) -> None:
+    _print_skipped(result.skipped)
+    facts = {"command": shlex.join(["minidl", *sys.argv[1:]]), "skipped pictures": len(result.skipped)}
+    write_report(
+        result.folder / "report.html",
+        title=title,
+        history=result.history,
+        predictions=result.predictions,
+        classes=result.valid.classes,
+        picture=result.valid.picture,
+        facts={**facts, **read_options(result.folder, command)},
+    )
+    print(_verdict(result.predictions))
+    print(f"{result.folder}: report.html, {MODEL}, history.csv")
+
+
+# How they are called
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minidl", description="A deep learning framework small enough to read."
+    )
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
+
+    command = commands.add_parser("finetune", help="teach VGG16 the classes of a folder of pictures")
+    _add_run(command, _finetune)
+    command.add_argument(
+        "--weights", metavar="FILE", help="VGG16 of Keras or PyTorch, or a checkpoint of minidl"
+    )
+    command.add_argument("--train", choices=["last", "dense", "all"], help="the layers that learn (last)")
+    command.add_argument(
+        "--augment", action="store_true", help="turn, shift, zoom and flip training pictures"
+    )
+
+    command = commands.add_parser("train", help="train a small VGG from scratch")
+    _add_run(command, _train)
+    command.add_argument("--size", type=_count, metavar="PIXELS", help="side of the input (64)")
+    command.add_argument("--no-flip", dest="flip", action="store_false", help="do not flip training pictures")
+
+    command = commands.add_parser("evaluate", help="measure a model on a folder of pictures")
+    _add_model(command, _evaluate)
+    command.add_argument("folder", metavar="DIR", help="one folder per class")
+    _add_on_error(command)
+
+    command = commands.add_parser("predict", help="tell the class of pictures")
+    _add_model(command, _predict_pictures)
+    command.add_argument("pictures", metavar="PICTURE", nargs="+")
+
+    command = commands.add_parser("submission", help="write a Kaggle submission")
+    _add_model(command, _submission)
+    command.add_argument("folder", metavar="DIR", help="test pictures with numbers for names")
+    command.add_argument("--out", default="submission.csv", metavar="FILE")
+    command.add_argument(
+        "--clip", type=_share, metavar="P", help="bound of P and 1 − P (the validation error)"
+    )
+    _add_on_error(command)
+
+    command = commands.add_parser("summary", help="list the layers of a model")
+    command.add_argument("model", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or vgg16")
+    command.set_defaults(command=_summary)
+
+    command = commands.add_parser("download", help="fetch published weights into MINIDL_HOME")
+    command.add_argument("name", choices=list(PUBLISHED))
+    command.set_defaults(command=_download)
+    return parser
+
+
+def _add_run(command: argparse.ArgumentParser, run: Any) -> None:
+    """What all training has in common. An option not given is absent: the library has the defaults."""
+    command.argument_default = argparse.SUPPRESS
+    command.set_defaults(command=run, usage_error=command.error)
+    command.add_argument(
+        "folder", metavar="DIR", nargs="?", help="has train/ and valid/, or a folder per class"
+    )
+    command.add_argument("--epochs", type=_count)
+    command.add_argument("--lr", type=_positive, help="learning rate")
+    command.add_argument("--batch-size", type=_count)
+    command.add_argument("--optimizer", choices=list(OPTIMIZERS))
+    command.add_argument("--sample", type=_count, metavar="N", help="use so many pictures only")
+    command.add_argument(
+        "--valid", type=_share, metavar="SHARE", help="share held out where there is no valid/ (0.2)"
+    )
+    command.add_argument("--seed", type=int)
+    command.add_argument("--out", metavar="RUN", help="folder for the results (a new one in runs/)")
+    command.add_argument(
+        "--resume", metavar="RUN", default=None, help="continue an interrupted run, with its options"
+    )
+    _add_device(command)
+    _add_on_error(command)
+
+
+def _add_model(command: argparse.ArgumentParser, run: Any) -> None:
+    command.set_defaults(command=run)
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    _add_device(command, default="cpu")
+
+
+def _add_device(command: argparse.ArgumentParser, **default: Any) -> None:
+    command.add_argument("--device", choices=["cpu", "gpu"], **default)
+
+
+def _add_on_error(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--on-error", choices=["raise", "skip"], help="what a picture that cannot be read does (raise)"
+    )
+
+
+def _count(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def _positive(text: str) -> float:
+    if not 0 < (value := float(text)) < math.inf:
+        raise ValueError
+    return value
+
+
+def _share(text: str) -> float:
+    if not 0 < (value := float(text)) < 1:
+        raise ValueError
+    return value
