@@ -68,7 +68,7 @@ class FeatureCache:
         That is 0, unless an interrupted cache of the same fingerprint, length, shape and dtype is there.
 
         Raises:
-            DataError: the disk has not enough room, said before anything is computed.
+            DataError: the disk has not enough room; said before anything is computed.
         """
         path = Path(path)
         folder = path.with_name(path.name + ".partial")
@@ -84,9 +84,14 @@ class FeatureCache:
             raise DataError(
                 f"{path}: the features need {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"
             )
-        folder.mkdir()
-        features = np.lib.format.open_memmap(folder / "features.npy", "w+", dtype, (length, *shape))
-        labels = np.lib.format.open_memmap(folder / "labels.npy", "w+", np.int64, (length,))
+        try:
+            folder.mkdir()
+            features = np.lib.format.open_memmap(folder / "features.npy", "w+", dtype, (length, *shape))
+            labels = np.lib.format.open_memmap(folder / "labels.npy", "w+", np.int64, (length,))
+            _reserve(folder / "features.npy")
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise DataError(f"{path}: cannot make room for the features: {error}") from error
         description = {"written": 0, "fingerprint": _plain(fingerprint)}
         cache = cls(folder, path, features, labels, description)
         cache.save()
@@ -103,7 +108,7 @@ class FeatureCache:
             same = description["fingerprint"] == _plain(fingerprint)
             whole = 0 <= description["written"] <= len(features) == len(labels)
             finished = folder != final or description["written"] == len(features)
-        except (OSError, ValueError, KeyError, TypeError):  # absent, cut short, or not ours
+        except (OSError, ValueError, OverflowError, KeyError, TypeError):  # absent, cut short, or not ours
             return None
         return cls(folder, final, features, labels, description) if same and whole and finished else None
 
@@ -145,6 +150,13 @@ def describe_files(paths: Sequence[str]) -> list[list]:
     """[path, size in bytes, time of the last change in ns] of each file, for a fingerprint."""
     stats = [(path, os.stat(path)) for path in paths]
     return [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+
+def _reserve(path: Path) -> None:
+    """Claim the blocks of a sparse file now: a write to a mapped page that finds no room kills Python."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _plain(fingerprint: Mapping[str, Any]) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -109,6 +111,17 @@ def test_refusals(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"the features need 2\.4 GB, the disk has 1\.0 GB free"):
         FeatureCache.create(tmp_path / "g", 100_000, (3, 2000), FINGERPRINT)
     assert not (tmp_path / "g.partial").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="POSIX reserves blocks")
+def test_a_disk_that_fills_up_while_reserving(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match=r"f: cannot make room for the features: .*No space left on device"):
+        FeatureCache.create(tmp_path / "f", 10, (3, 2), FINGERPRINT)
+    assert not list(tmp_path.iterdir())
 
 
 def test_describe_files(tmp_path):
