@@ -2,7 +2,8 @@
 
 A file is recognised by its content, never by its name. What differs between them, and how it is known:
 
-- **The names** tell Keras's files from torchvision's, timm's and jcjohnson's.
+- **The names** tell Keras's files from torchvision's, timm's and jcjohnson's. In Keras's they are numbered in
+  the order of the layers, except for the dense ones, which the shapes tell apart.
 - **The axes of a kernel** follow from its shape: (kh, kw, in, out) in TensorFlow's layout, (out, in, kh, kw)
   in Theano's and PyTorch's. Dense weights are (in, out) in Keras and (out, in) in PyTorch.
 - **The order of fc6's inputs** is assumed to follow that layout, because every order has the same shape:
@@ -17,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -166,25 +168,29 @@ def _torch_names(batch_norm: bool, dense: Iterable[str]) -> dict[str, str]:
     return names
 
 
-# Keras: layers in order, each a group with a kernel and a bias.
+# Keras: each layer is a group with a kernel and a bias, and a number in its name.
 
 
 def _from_keras(arrays: dict[str, np.ndarray]) -> VGG16File:
-    layers: dict[str, list[np.ndarray]] = {}
+    groups: dict[str, list[np.ndarray]] = {}
     for path in list(arrays):
-        layers.setdefault(path.rpartition("/")[0], []).append(arrays.pop(path))
-    pairs = [_kernel_and_bias(group, layers.pop(group)) for group in list(layers)]
-    shapes = [kernel.shape for kernel, _ in pairs]
-    _check_depth(sum(len(shape) == 4 for shape in shapes))
-    if len(pairs) not in (13, 16) or any(len(shape) == 4 for shape in shapes[13:]):
-        raise WeightsError(
-            f"not a VGG16: behind the 13 convolutions it has 3 dense layers or none, not {len(pairs) - 13}."
-        )
-    theano = shapes[0][2:] == (3, 3)
+        groups.setdefault(path.rpartition("/")[0], []).append(arrays.pop(path))
+    layers = {group: _kernel_and_bias(group, groups.pop(group)) for group in list(groups)}
+    convolutions = [group for group, (kernel, _) in layers.items() if kernel.ndim == 4]
+    _check_depth(len(convolutions))
+    if len({re.sub(r"_?\d+", "", group) for group in convolutions}) > 1:
+        raise WeightsError("the names of its convolutions do not number them, so their order is unknown.")
+    # The dense layers may have any names. fc6 has the most inputs, fc8 the fewest outputs.
+    dense = [group for group in layers if group not in convolutions]
+    dense.sort(key=lambda group: layers[group][0].shape, reverse=True)
+    if len(dense) not in (0, len(DENSE)):
+        raise WeightsError(f"not a VGG16: it has {len(dense)} dense layers instead of 3 or none.")
+
+    theano = layers[convolutions[0]][0].shape[2:] == (3, 3)
     names = [*(f"conv{layer}" for layer in CONVOLUTIONS), *DENSE]
     state: dict[str, np.ndarray] = {}
-    for name in names[: len(pairs)]:
-        kernel, bias = pairs.pop(0)
+    for name, group in zip(names, convolutions + dense, strict=False):
+        kernel, bias = layers.pop(group)
         state |= {f"{name}.weight": _to_torch_axes(name, kernel, theano), f"{name}.bias": bias}
     del kernel  # from here `state` alone holds the arrays, so that each can go once it is converted
     return _imported(state, "keras", KERAS, flipped=theano)
