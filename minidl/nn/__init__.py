@@ -13,6 +13,7 @@ from minidl.nn.normalization import BatchNorm1d, BatchNorm2d, LocalResponseNorm
 from minidl.nn.parameter import Parameter
 from minidl.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from minidl.nn.state import IncompatibleKeys
+from minidl.nn.summary import LayerSummary, Summary, summary
 
 __all__ = [
     "GELU",
@@ -28,6 +29,7 @@ __all__ = [
     "Flatten",
     "Identity",
     "IncompatibleKeys",
+    "LayerSummary",
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
@@ -41,6 +43,8 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "Summary",
     "Tanh",
     "init",
+    "summary",
 ]

@@ -36,7 +36,7 @@ def parameter_list(parameters: Any) -> list[Any]:
 
 
 class Optimizer(ABC):
-    """Base class. A subclass gives its options to the constructor, and says in `update` how a parameter moves.
+    """Base class. A subclass hands its options to the constructor, and `update` moves one parameter.
 
     Args:
         params: parameters, or groups of them: dicts with "params" and the options that differ, such as "lr".

@@ -186,7 +186,7 @@ class OneCycleLR(LRScheduler):
 
 
 class SequentialLR(LRScheduler):
-    """One schedule after another: at step milestones[i] schedule i + 1 takes over, and starts at its own t = 0.
+    """One schedule after another: at step milestones[i] schedule i + 1 takes over, from its own t = 0 on.
 
     Warm-up and then a cosine:
 
