@@ -50,23 +50,16 @@ class Summary:
             name = f"{layer.name} ({layer.type})" if layer.name else layer.type
             shape = "not used" if layer.output_shape is None else str(layer.output_shape)
             rows.append((name, shape, _number(layer.parameters), _number(layer.multiply_adds)))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = [
-            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows
-        ]
+        w = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [f"{a:<{w[0]}}  {b:<{w[1]}}  {c:>{w[2]}}  {d:>{w[3]}}".rstrip() for a, b, c, d in rows]
         rule = "─" * len(lines[0])
-        return "\n".join(
-            [
-                lines[0],
-                rule,
-                *lines[1:],
-                rule,
-                f"Parameters         {self.parameters:,} ({self.parameter_bytes / 1e6:,.1f} MB)",
-                f"Trainable          {self.trainable:,}",
-                f"Multiply-adds      {_giga(self.multiply_adds)} for an input of {self.input_size}",
-                f"Kept for backward  {self.kept_bytes / 1e6:,.1f} MB",
-            ]
-        )
+        totals = [
+            f"Parameters         {self.parameters:,} ({_megabytes(self.parameter_bytes)})",
+            f"Trainable          {self.trainable:,}",
+            f"Multiply-adds      {_rounded(self.multiply_adds)} for an input of {self.input_size}",
+            f"Kept for backward  {_megabytes(self.kept_bytes)}",
+        ]
+        return "\n".join([lines[0], rule, *lines[1:], rule, *totals])
 
     __repr__ = __str__
 
@@ -161,5 +154,11 @@ def _number(count: int) -> str:
     return f"{count:,}" if count else ""
 
 
-def _giga(count: int) -> str:
+def _rounded(count: int) -> str:
+    if count < 1e6:
+        return f"{count:,}"
     return f"{count / 1e9:.2f} G" if count >= 1e9 else f"{count / 1e6:.2f} M"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.2f} MB"
