@@ -233,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("evaluate", help="measure a model on a folder of pictures")
     _add_model(command, _evaluate)
     command.add_argument("folder", metavar="DIR", help="one folder per class")
-    _add_on_error(command)
+    _add_on_error(command, default="raise")
 
     command = commands.add_parser("predict", help="tell the class of pictures")
     _add_model(command, _predict_pictures)
@@ -246,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--clip", type=_share, metavar="P", help="bound of P and 1 − P (the validation error)"
     )
-    _add_on_error(command)
+    _add_on_error(command, default="raise")
 
     command = commands.add_parser("summary", help="list the layers of a model")
     command.add_argument("model", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or vgg16")
@@ -292,25 +292,26 @@ def _add_device(command: argparse.ArgumentParser, **default: Any) -> None:
     command.add_argument("--device", choices=["cpu", "gpu"], **default)
 
 
-def _add_on_error(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--on-error", choices=["raise", "skip"], help="what a picture that cannot be read does (raise)"
-    )
+def _add_on_error(command: argparse.ArgumentParser, **default: Any) -> None:
+    choices = ["raise", "skip"]
+    command.add_argument("--on-error", choices=choices, help="refuse or skip unreadable pictures", **default)
 
 
-def _count(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+def _number(kind: Any, low: float, high: float, expected: str) -> Any:
+    """A type for argparse: a number between the bounds, both excluded."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low < value < high:
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return convert
 
 
-def _positive(text: str) -> float:
-    if not 0 < (value := float(text)) < math.inf:
-        raise ValueError
-    return value
-
-
-def _share(text: str) -> float:
-    if not 0 < (value := float(text)) < 1:
-        raise ValueError
-    return value
+_count = _number(int, 0, math.inf, "a whole number above 0")
+_positive = _number(float, 0, math.inf, "a number above 0")
+_share = _number(float, 0, 1, "a number between 0 and 1")

@@ -136,11 +136,12 @@ def is_checkpoint(path: str | os.PathLike) -> bool:
         with open(path, "rb") as file:
             if file.read(9)[8:] != b"{":  # no safetensors file: the package need not be asked
                 return False
-        safetensors = require("safetensors", "weights")
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return "minidl" in (file.metadata() or {})
     except OSError:
         return False
+    safetensors = require("safetensors", "weights")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return "minidl" in (file.metadata() or {})
     except safetensors.SafetensorError:
         return False
 

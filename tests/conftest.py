@@ -1,0 +1,41 @@
+"""What the tests of training and of the command line share: drawn pictures, and a tiny VGG that stands for VGG16."""
+
+import pytest
+
+import minidl
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(tmp_path_factory):
+    """train/{cats,dogs} with 20 pictures and valid/{cats,dogs} with 10, 16 × 16 pixels."""
+    pytest.importorskip("PIL")
+    from minidl.data import draw_cats_and_dogs, save_pictures
+
+    folder = tmp_path_factory.mktemp("drawn")
+    for part, count, seed in (("train", 20, 0), ("valid", 10, 1)):
+        save_pictures(folder / part, *draw_cats_and_dogs(count, size=16, seed=seed), ["cats", "dogs"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vgg(tmp_path_factory):
+    """The checkpoint of a VGG with two blocks, two hidden dense layers and five classes, for 16 × 16 pixels."""
+    pytest.importorskip("safetensors")
+    from minidl.data import Preprocessing
+    from minidl.models import VGG
+    from minidl.training import save_checkpoint
+
+    minidl.seed(0)
+    model = VGG(blocks=[[4], [8, 8]], dense=[16, 12], num_classes=5, pooled=4)
+    model.preprocessing = Preprocessing(size=16, scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_checkpoint(path, model)
+    return path
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A MINIDL_HOME of the test's own, where features are kept."""
+    path = tmp_path / "home"
+    monkeypatch.setenv("MINIDL_HOME", str(path))
+    return path
