@@ -1,4 +1,4 @@
-"""What the tests of training and of the command line share: drawn pictures, and a tiny VGG that stands for VGG16."""
+"""What the tests of training and of the command line share: drawn pictures, a tiny VGG in VGG16's place."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def drawn_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_vgg(tmp_path_factory):
-    """The checkpoint of a VGG with two blocks, two hidden dense layers and five classes, for 16 × 16 pixels."""
+    """The checkpoint of a VGG for 16 × 16 pixels: two blocks, two hidden dense layers, five classes."""
     pytest.importorskip("safetensors")
     from minidl.data import Preprocessing
     from minidl.models import VGG

@@ -44,7 +44,7 @@ def finished(tmp_path_factory, drawn_folder, tiny_vgg):
 
 def fails(result, message, status=1):
     """The command failed with this one sentence."""
-    found, out, err = result
+    found, _, err = result
     assert found == status, err
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if not line.startswith("usage:")]
@@ -123,7 +123,7 @@ def test_submission(run, drawn_folder, finished, tmp_path):
     for number, picture in enumerate(sorted((drawn_folder / "valid" / "dogs").iterdir()), start=9):
         shutil.copy(picture, tmp_path / "test" / f"{number}.png")
     out = tmp_path / "submission.csv"
-    status, text, _ = run("submission", finished, tmp_path / "test", "--out", out)
+    status, _, _ = run("submission", finished, tmp_path / "test", "--out", out)
     assert status == 0
     lines = out.read_text().splitlines()
     assert lines[0] == "id,label"
