@@ -34,6 +34,7 @@ from minidl.functional.arithmetic import (
     subtract,
     where,
 )
+from minidl.functional.convolution import conv2d, conv_transpose2d
 from minidl.functional.dropout import dropout
 from minidl.functional.loss import (
     binary_cross_entropy_with_logits,
@@ -43,6 +44,14 @@ from minidl.functional.loss import (
 )
 from minidl.functional.matmul import linear, matmul
 from minidl.functional.normalization import batch_norm, local_response_norm
+from minidl.functional.pooling import (
+    adaptive_avg_pool2d,
+    avg_pool2d,
+    global_avg_pool2d,
+    global_max_pool2d,
+    max_pool2d,
+    max_unpool2d,
+)
 from minidl.functional.reduction import argmax, logsumexp, max, mean, min, sum, var
 from minidl.functional.shape import (
     broadcast_to,
@@ -57,5 +66,6 @@ from minidl.functional.shape import (
     transpose,
     unsqueeze,
 )
+from minidl.functional.unfold import fold, unfold
 
 __all__ = [name for name in dir() if not name.startswith("_")]

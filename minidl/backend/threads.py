@@ -1,0 +1,141 @@
+"""Threads for the work that comes in independent pieces, and the scratch memory each of them reuses.
+
+NumPy lets other threads run while it copies or multiplies. Many small matrix products then run best one to a
+thread, with the BLAS library itself held to one thread: that needs threadpoolctl. Without it the pieces run
+one after the other, and BLAS spreads each over the cores as it always does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from minidl.backend.device import Array
+from minidl.errors import MissingExtraError, require
+
+
+def _default_num_threads() -> int:
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_num_threads = _default_num_threads()
+_lock = threading.Lock()
+_regions = 0  # parallel regions now open: BLAS is held to one thread until the last one closes
+_limit: Any = None
+
+
+def get_num_threads() -> int:
+    """How many threads `parallel_for` uses: at first OMP_NUM_THREADS, or the cores this process may use."""
+    return _num_threads
+
+
+def set_num_threads(n: int) -> None:
+    """Use `n` threads. The results do not depend on it when threadpoolctl is installed."""
+    global _num_threads
+    if n < 1:
+        raise ValueError(f"the number of threads must be at least 1, got {n}")
+    _num_threads = n
+
+
+def parallel_for(run: Callable[..., None], pieces: Iterable[tuple[Any, ...]]) -> None:
+    """run(*piece) for every piece, in any order and on several threads.
+
+    Pieces must write to disjoint places. The first error (in the order of the pieces) is raised when all
+    have ended.
+    """
+    pieces = list(pieces)
+    if _controller() is None:
+        for piece in pieces:
+            run(*piece)
+        return
+    with _blas_on_one_thread():
+        if _num_threads == 1 or len(pieces) == 1:
+            for piece in pieces:
+                run(*piece)
+            return
+        futures = [_pool(_num_threads, os.getpid()).submit(run, *piece) for piece in pieces]
+        errors = [future.exception() for future in futures]
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def split(n: int, width: int) -> list[slice]:
+    """0 … n in slices of `width`, the last one shorter."""
+    return [slice(start, min(start + width, n)) for start in range(0, n, width)]
+
+
+def strips(n: int, rows: int, row_bytes: int, limit: int, threads: int = 1) -> list[tuple[slice, slice]]:
+    """n pictures of some rows (or channels) in pieces of at most `limit` bytes, as (pictures, rows).
+
+    A piece is a part of one picture, or several whole pictures: then so few that each thread gets some.
+    """
+    if rows * row_bytes > limit:
+        return [(p, r) for p in split(n, 1) for r in split(rows, max(1, limit // row_bytes))]
+    together = min(limit // max(1, rows * row_bytes), -(-n // threads))
+    return [(p, slice(0, rows)) for p in split(n, max(1, together))]
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """The one pool. `process` is part of the key because threads do not survive a fork."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="minidl")
+
+
+@functools.cache
+def _controller() -> Any:
+    """What sets the number of BLAS threads (finding the libraries takes a while); None without threadpoolctl."""
+    try:
+        return require("threadpoolctl", "threads").ThreadpoolController()
+    except MissingExtraError:
+        return None
+
+
+@contextlib.contextmanager
+def _blas_on_one_thread() -> Iterator[None]:
+    """Hold BLAS to one thread. The setting belongs to the whole process, so regions are counted."""
+    global _regions, _limit
+    with _lock:
+        if _regions == 0:
+            _limit = _controller().limit(limits=1, user_api="blas")
+        _regions += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _regions -= 1
+            if _regions == 0:
+                _limit.restore_original_limits()
+
+
+class _Scratch(threading.local):
+    def __init__(self) -> None:
+        self.arrays: dict[tuple[str, np.dtype], np.ndarray] = {}
+
+
+_scratch = _Scratch()
+
+
+def scratch(xp: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+    """An uninitialised array, valid until this thread asks for the same `name` again.
+
+    The operating system hands out new pages one fault at a time, which costs as much as the arithmetic done
+    in them; so each thread keeps its pages. CuPy has a memory pool of its own.
+    """
+    if xp is not np:
+        return xp.empty(shape, dtype)
+    key, size = (name, np.dtype(dtype)), math.prod(shape)
+    if key not in _scratch.arrays or _scratch.arrays[key].size < size:
+        _scratch.arrays[key] = np.empty(size, dtype)
+    return _scratch.arrays[key][:size].reshape(shape)

@@ -1,0 +1,200 @@
+"""Convolution, its transpose and the gradient of its weight: three operations, closed under differentiation.
+
+With y = x ⋆ w, the cross-correlation that everybody calls convolution,
+
+    y[n, o, a, b] = Σ_{c, i, j} x[n, c, a·s + i·d − p, b·s + j·d − p] · w[o, c, i, j],
+
+y is linear in x and linear in w. So ∂L/∂x = ∂L/∂y ⋆ᵀ w (the transposed convolution) is linear in ∂L/∂y and
+in w, and ∂L/∂w = x ⊛ ∂L/∂y (a correlation of two pictures) is linear in x and in ∂L/∂y. The gradients of all
+three are again these three.
+
+How each is computed stands in `im2col_conv.py`.
+"""
+
+from __future__ import annotations
+
+from minidl.autograd import Function
+from minidl.backend import Array
+from minidl.backend.im2col import Pair, Window, pair
+from minidl.errors import ShapeError
+from minidl.functional import im2col_conv
+from minidl.functional.reduction import sum as sum_
+from minidl.tensor import Tensor
+
+
+class Conv2d(Function):
+    """y = x ⋆ w + b        ∂L/∂x = ∂L/∂y ⋆ᵀ w        ∂L/∂w = x ⊛ ∂L/∂y        ∂L/∂b = Σ_{n, a, b} ∂L/∂y
+
+    Shapes: (N, C, H, W), (O, C/groups, KH, KW), (O,) → (N, O, OH, OW). The input is kept, never its columns.
+    """
+
+    def __init__(self, window: Window, groups: int) -> None:
+        self.window, self.groups = window, groups
+
+    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        self.size = x.shape[2:]
+        self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
+        return im2col_conv.conv2d(x, weight, bias, self.window, self.groups)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = self.saved
+        dx = dw = None
+        if self.needs_grad[0]:
+            dx = ConvTranspose2d(self.window, self.groups, self.size)(dy, weight)
+        if self.needs_grad[1]:
+            dw = ConvWeight(self.window, self.groups)(x, dy)
+        return dx, dw, *bias_gradient(self, dy)
+
+
+class ConvTranspose2d(Function):
+    """y = x ⋆ᵀ w + b        ∂L/∂x = ∂L/∂y ⋆ w        ∂L/∂w = ∂L/∂y ⊛ x        ∂L/∂b = Σ_{n, h, w} ∂L/∂y
+
+    Shapes: (N, O, OH, OW), (O, C/groups, KH, KW), (C,) → (N, C, *size). Where the stride leaves a rest, several
+    sizes of pictures have a convolution of one and the same size: so this way round `size` has to be given.
+    """
+
+    def __init__(self, window: Window, groups: int, size: Pair) -> None:
+        self.window, self.groups, self.size = window, groups, size
+
+    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
+        return im2col_conv.conv_transpose2d(x, weight, bias, self.window, self.groups, self.size)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = self.saved
+        dx = dw = None
+        if self.needs_grad[0]:
+            dx = Conv2d(self.window, self.groups)(dy, weight)
+        if self.needs_grad[1]:
+            dw = ConvWeight(self.window, self.groups)(dy, x)
+        return dx, dw, *bias_gradient(self, dy)
+
+
+class ConvWeight(Function):
+    """w = x ⊛ y        ∂L/∂x = y ⋆ᵀ ∂L/∂w        ∂L/∂y = x ⋆ ∂L/∂w
+
+    w[o, c, i, j] = Σ_{n, a, b} x[n, c, a·s + i·d − p, b·s + j·d − p] · y[n, o, a, b]
+
+    Shapes: (N, C, H, W), (N, O, OH, OW) → (O, C/groups, KH, KW).
+    """
+
+    def __init__(self, window: Window, groups: int) -> None:
+        self.window, self.groups = window, groups
+
+    def forward(self, x: Array, y: Array) -> Array:
+        self.size = x.shape[2:]
+        self.save(x=x if self.needs_grad[1] else None, y=y if self.needs_grad[0] else None)
+        return im2col_conv.conv_weight(x, y, self.window, self.groups)
+
+    def backward(self, dw: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y = self.saved
+        dx = dy = None
+        if self.needs_grad[0]:
+            dx = ConvTranspose2d(self.window, self.groups, self.size)(y, dw)
+        if self.needs_grad[1]:
+            dy = Conv2d(self.window, self.groups)(x, dw)
+        return dx, dy
+
+
+def bias_gradient(convolution: Conv2d | ConvTranspose2d, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """(∂L/∂b,) of a convolution that has a bias, () of one that has none."""
+    if len(convolution.needs_grad) == 2:
+        return ()
+    return (sum_(sum_(dy, (2, 3)), 0),) if convolution.needs_grad[2] else (None,)
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """y = x ⋆ w + b, each picture correlated with each filter.
+
+    Shapes: (N, C, H, W), (O, C/groups, KH, KW), (O,) → (N, O, OH, OW) with
+    OH = ⌊(H + 2p − d (KH − 1) − 1) / s⌋ + 1.
+
+    Args:
+        stride, padding, dilation: for both axes, or (vertical, horizontal).
+        groups: input and output channels are split into this many groups that do not see each other.
+
+    Raises:
+        ShapeError: the shapes do not belong together, or the window does not fit into the picture.
+    """
+    _check_operands(x, weight, groups)
+    o, channels = weight.shape[0], weight.shape[1] * groups
+    if x.shape[1] != channels:
+        in_groups = f" in {groups} groups" if groups > 1 else ""
+        raise ShapeError(
+            f"expected (N, {channels}, H, W) for a weight of {weight.shape}{in_groups}, got {x.shape}"
+        )
+    _check_bias(bias, o, weight)
+    window = Window.of(weight.shape[2:], stride, padding, dilation)
+    return Conv2d(window, groups)(x, weight, *([] if bias is None else [bias]))
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    output_padding: int | Pair = 0,
+    groups: int = 1,
+    dilation: int | Pair = 1,
+) -> Tensor:
+    """y = x ⋆ᵀ w + b, the transpose of `conv2d`: each pixel of x stamps the filter, times its value, into y.
+
+    Shapes: (N, O, OH, OW), (O, C/groups, KH, KW), (C,) → (N, C, H, W) with
+    H = (OH − 1) s − 2p + d (KH − 1) + 1 + output_padding.
+
+    Raises:
+        ShapeError: the shapes do not belong together, or nothing would be left of y.
+    """
+    _check_operands(x, weight, groups)
+    if x.shape[1] != weight.shape[0]:
+        raise ShapeError(
+            f"expected (N, {weight.shape[0]}, H, W) for a weight of {weight.shape}, got {x.shape}"
+        )
+    _check_bias(bias, weight.shape[1] * groups, weight)
+    window = Window.of(weight.shape[2:], stride, padding, dilation)
+    extra = pair(output_padding, "output_padding", 0)
+    if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
+        raise ShapeError(
+            f"output_padding must be smaller than stride or dilation, got {output_padding} "
+            f"with stride {stride} and dilation {dilation}"
+        )
+    height, width = (
+        (n - 1) * s - 2 * p + e + more
+        for n, s, p, e, more in zip(
+            x.shape[2:], window.stride, window.padding, window.extent, extra, strict=True
+        )
+    )
+    if height < 1 or width < 1:
+        raise ShapeError(
+            f"a transposed convolution of {x.shape} with a weight of {weight.shape} and padding {padding} "
+            f"would be {height}×{width}: use less padding"
+        )
+    return ConvTranspose2d(window, groups, (height, width))(x, weight, *([] if bias is None else [bias]))
+
+
+def _check_operands(x: Tensor, weight: Tensor, groups: int) -> None:
+    if weight.ndim != 4:
+        raise ShapeError(f"expected a weight of (O, C, KH, KW), got {weight.shape}")
+    if x.ndim != 4:
+        hint = ". One picture is a batch of one: x.unsqueeze(0)" if x.ndim == 3 else ""
+        raise ShapeError(f"expected pictures of (N, C, H, W), got {x.shape}{hint}")
+    if groups < 1 or weight.shape[0] % groups:
+        raise ShapeError(
+            f"groups must divide the {weight.shape[0]} filters of a weight of {weight.shape}, got {groups}"
+        )
+
+
+def _check_bias(bias: Tensor | None, channels: int, weight: Tensor) -> None:
+    if bias is not None and bias.shape != (channels,):
+        raise ShapeError(
+            f"expected a bias of ({channels},) for a weight of {weight.shape}, got {bias.shape}"
+        )
