@@ -100,9 +100,9 @@ def step_size(out: Path) -> None:
     axes.legend(frameon=False, loc="lower left")
     figure.savefig(out / "step_size.png")
     print(
-        "\nRounding leaves an error of about ε/h, the formula one of h, h² or h⁴; the best step is where both\n"
-        "meet. float64 (ε = 2e-16) leaves eight to twelve digits, float32 (ε = 1e-7) three to five: too few\n"
-        "to tell a small mistake from rounding. gradcheck takes float64 and four points, with h = 1e-4."
+        "\nRounding leaves an error of about ε/h, the formula one of h, h² or h⁴; the best step is where\n"
+        "both meet. float64 (ε = 2e-16) leaves eight to twelve digits, float32 (ε = 1e-7) three to five:\n"
+        "too few to tell a small mistake from rounding. gradcheck takes four points in float64, h = 1e-4."
     )
 
 

@@ -31,7 +31,7 @@ COLOURS = dict(zip(ACTIVATIONS, ("#be6516", "#7c5496", "#1f5f9e", "#3c7a4c", "#b
 
 LAYERS, WIDTH, BATCH = 20, 128, 64
 # The standard deviation of the initial weights. A unit sums n = WIDTH products, so its variance is n · σ²
-# times that of its inputs: Glorot makes this factor 1, He makes it 2 because ReLU throws half of the signal away.
+# times that of its inputs: Glorot makes this factor 1, He makes it 2 as ReLU throws half the signal away.
 INITIALISATIONS = {
     "too small, σ = 0.01": 0.01,
     "Glorot, σ = √(1/n)": math.sqrt(1 / WIDTH),
