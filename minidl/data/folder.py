@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl.data.pictures import EXTENSIONS, open_picture
-from minidl.data.progress import progress
 from minidl.data.transforms import RandomTransform, ToArray
 from minidl.errors import DataError
+from minidl.progress import progress_bar
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -175,9 +175,14 @@ class ImageFolder:
 
     def _check_all(self) -> Iterator[str | None]:
         """For each picture, in order, why it cannot be read, or None."""
-        with ThreadPoolExecutor() as pool:
-            paths = [path for path, _ in self.samples]
-            yield from progress(pool.map(_problem, paths), len(paths), "checking pictures")
+        paths = [path for path, _ in self.samples]
+        with (
+            progress_bar(len(paths), "checking the pictures", "picture") as bar,
+            ThreadPoolExecutor() as pool,
+        ):
+            for problem in pool.map(_problem, paths):
+                bar.update(1)
+                yield problem
 
     def __repr__(self) -> str:
         return f"ImageFolder({str(self.root)!r}, {len(self)} pictures of {', '.join(self.classes)})"
