@@ -9,6 +9,9 @@ import numpy as np
 from minidl.errors import WeightsError, require
 from minidl.weights.reading import reading
 
+DTYPES = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+"""Those that NumPy has too."""
+
 
 def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a safetensors file by name, and its metadata (empty if it has none).
@@ -23,9 +26,14 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], di
     with reading(path), open(path, "rb"):  # a missing file is the system's error, not the package's
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except (safetensors.SafetensorError, TypeError, AttributeError) as error:
-            # TypeError, AttributeError: bfloat16 or another dtype unknown to NumPy.
+                arrays = {}
+                for name in file.keys():  # noqa: SIM118 (not a dict)
+                    dtype = file.get_slice(name).get_dtype()
+                    if dtype not in DTYPES:
+                        raise WeightsError(f"{name[:100]!r} is {dtype}, which NumPy lacks. Save it as float32.")
+                    arrays[name] = file.get_tensor(name)
+                return arrays, file.metadata() or {}
+        except safetensors.SafetensorError as error:
             raise WeightsError(f"not a readable safetensors file ({error}).") from None
 
 

@@ -208,8 +208,8 @@ def _to_torch_axes(name: str, kernel: np.ndarray, theano: bool) -> np.ndarray:
     """Keras's kernel seen with PyTorch's axes: (out, in, kh, kw), fc6 (out, channel, h, w), (out, in)."""
     if kernel.ndim == 4:
         return kernel if theano else kernel.transpose(3, 2, 0, 1)
-    if name == "fc6" and not theano and len(kernel) == 7 * 7 * 512:
-        return kernel.reshape(7, 7, 512, -1).transpose(3, 2, 0, 1)
+    if name == "fc6" and not theano and len(kernel) == DENSE["fc6"][1]:
+        return kernel.reshape(7, 7, -1, kernel.shape[1]).transpose(3, 2, 0, 1)
     return kernel.T
 
 

@@ -373,7 +373,7 @@ def test_every_truncation(read, form):
             read(data[:size])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_random_damage(tmp_path_factory, data):
     """Flipped bytes either leave a readable file or raise a WeightsError, and allocate little."""
