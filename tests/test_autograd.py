@@ -176,7 +176,7 @@ def test_a_thousand_steps_leave_memory_flat_and_no_garbage():
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(1000):
             step()
-        assert tracemalloc.get_traced_memory()[0] - before < 2000
+        assert tracemalloc.get_traced_memory()[0] - before < 20_000  # not one object a step
         assert gc.collect() == 0
     finally:
         tracemalloc.stop()
