@@ -30,7 +30,8 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], di
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     dtype = file.get_slice(name).get_dtype()
                     if dtype not in DTYPES:
-                        raise WeightsError(f"{name[:100]!r} is {dtype}, which NumPy lacks. Save it as float32.")
+                        what = f"{name[:100]!r} is {dtype}, unknown to NumPy"
+                        raise WeightsError(f"{what}. Save it as float32.")
                     arrays[name] = file.get_tensor(name)
                 return arrays, file.metadata() or {}
         except safetensors.SafetensorError as error:

@@ -68,7 +68,7 @@ def test_damaged_files(path, data):
 
 def test_dtype_that_numpy_lacks(path):
     path.write_bytes(by_hand({"a": entry(dtype="BF16", shape=(4,))}, bytes(8)))
-    with pytest.raises(WeightsError, match=r"'a' is BF16, which NumPy lacks\. Save it as float32\."):
+    with pytest.raises(WeightsError, match=r"'a' is BF16, unknown to NumPy\. Save it as float32\."):
         read_safetensors(path)
 
 
