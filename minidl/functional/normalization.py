@@ -29,26 +29,25 @@ class BatchNorm(Function):
         self.axes = (0, *range(2, x.ndim))
         self.channel = (1, -1) + (1,) * (x.ndim - 2)  # the shape of a per-channel array beside x
         if self.statistics is None:
-            mean = x.mean(axis=self.axes)
-            y = x - mean.reshape(self.channel)
-            var = (y * y).mean(axis=self.axes)
-            self.batch_statistics = mean, var
+            mu = x.mean(axis=self.axes)
+            y = x - mu.reshape(self.channel)
+            variance = (y * y).mean(axis=self.axes)
+            self.batch_statistics = mu, variance
         else:
-            mean, var = self.statistics
-            y = x - mean.reshape(self.channel)
-        inverse_std = 1.0 / array_module(x).sqrt(var + self.eps)
+            mu, variance = self.statistics
+            y = x - mu.reshape(self.channel)
+        inverse_std = 1.0 / array_module(x).sqrt(variance + self.eps)
         y *= (weight * inverse_std).reshape(self.channel)
         y += bias.reshape(self.channel)
         self.save(
-            x=x, weight=weight, mean=mean.reshape(self.channel), inverse_std=inverse_std.reshape(self.channel)
+            x=x, weight=weight, mu=mu.reshape(self.channel), inverse_std=inverse_std.reshape(self.channel)
         )
         return y
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight, mu, inverse_std = self.saved
-        if (
-            self.statistics is None and is_grad_enabled()
-        ):  # to be differentiated again: μ and σ as functions of x
+        if self.statistics is None and is_grad_enabled():
+            # This gradient will be differentiated again, and needs μ and σ as functions of x.
             mu = mean(x, self.axes, keepdims=True)
             inverse_std = (var(x, self.axes, keepdims=True, correction=0) + self.eps) ** -0.5
         normalised = (x - mu) * inverse_std

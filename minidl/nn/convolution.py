@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 
 from minidl import functional as F
+from minidl.backend.im2col import pair
 from minidl.nn.linear import initialise, new_parameter
 from minidl.nn.module import Module
 from minidl.tensor import Tensor
 
-Pair = int | tuple[int, int]
-
-
-def pair(value: Pair) -> tuple[int, int]:
-    """(height, width); one number stands for both."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+Pair = int | tuple[int, int]  # (vertical, horizontal), or one number for both
 
 
 class _Convolution(Module):
@@ -39,8 +35,9 @@ class _Convolution(Module):
                 f"must be divisible by groups (={groups})"
             )
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.padding = pair(kernel_size), pair(stride), pair(padding)
-        self.dilation, self.groups = pair(dilation), groups
+        self.kernel_size, self.stride = pair(kernel_size, "kernel_size", 1), pair(stride, "stride", 1)
+        self.padding, self.dilation = pair(padding, "padding", 0), pair(dilation, "dilation", 1)
+        self.groups = groups
 
     def describe(self) -> str:
         kernel = "×".join(map(str, self.kernel_size))
@@ -122,7 +119,7 @@ class ConvTranspose2d(_Convolution):
         dilation: Pair = 1,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        self.output_padding = pair(output_padding)
+        self.output_padding = pair(output_padding, "output_padding", 0)
         self.weight = new_parameter(in_channels, out_channels // groups, *self.kernel_size)
         self.bias = new_parameter(out_channels) if bias else None
         initialise(self.weight, self.bias)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from minidl import functional as F
+from minidl.nn.convolution import Pair
 from minidl.nn.module import Module
 from minidl.tensor import Tensor
-
-Pair = int | tuple[int, int]
 
 
 class MaxPool2d(Module):

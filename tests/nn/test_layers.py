@@ -151,11 +151,13 @@ def test_a_wrong_input_names_the_layer(layer, shape, message):
         layer(Tensor(np.zeros(shape, np.float32)))
 
 
-def test_groups_must_divide_the_channels():
+def test_impossible_convolutions_are_refused_at_once():
     with pytest.raises(
         ValueError, match=r"in_channels \(=3\) and out_channels \(=4\) must be divisible by groups \(=2\)"
     ):
         nn.Conv2d(3, 4, 1, groups=2)
+    with pytest.raises(ShapeError, match="stride must be an integer ≥ 1 or a pair of them, got 0"):
+        nn.Conv2d(3, 4, 1, stride=0)
 
 
 # Sequential
