@@ -1,7 +1,7 @@
 """Gradient checking: the gradient that backward computes against the one that differences show.
 
-A derivative is a limit, and near the limit a difference quotient nearly is the derivative. For L(x) = v · f(x),
-with v one fixed random number for each output, and a step h along the direction u, this quotient
+A derivative is a limit, and near the limit a difference quotient nearly is the derivative. For L = v · f(x),
+with v one fixed random number for each output, and a step h along the direction u, the quotient
 
     ∂L/∂u ≈ (8 [L(x + hu) − L(x − hu)] − [L(x + 2hu) − L(x − 2hu)]) / 12h
 
@@ -281,12 +281,14 @@ class _Check:
     def _check_leaf(self, name: str, x: Tensor, gradient: Any) -> tuple[InputCheck, Any]:
         """Compare the gradient of one leaf; returns the findings and, if every element was tried, ∂L/∂x."""
         directions = self._directions(x)
-        a = np.array([float((gradient * u).sum()) for _, u, _ in directions])
+        every_element = len(directions) == x.numel()
+        a = gradient.ravel() if every_element else np.array([(gradient * u).sum() for _, u, _ in directions])
         n = np.array([self._quotients(x, u, h)[0] for _, u, h in directions])
         peak = max(abs(a).max(initial=0.0), abs(n).max(initial=0.0))
         scale = np.maximum(np.maximum(abs(a), abs(n)), max(1e-3 * peak, self.noise / self.result.tol))
         difference = abs(a - n)
-        errors = np.divide(difference, scale, out=np.zeros_like(a), where=difference != 0)
+        with np.errstate(invalid="ignore"):
+            errors = np.divide(difference, scale, out=np.zeros_like(a), where=difference != 0)
         errors[np.isnan(errors)] = np.inf  # a NaN, or ∞ against ∞
         check = InputCheck(name, self.order, tried=len(directions))
         for i in np.flatnonzero(errors > self.result.tol):
@@ -299,7 +301,7 @@ class _Check:
             worst = int(errors.argmax())
             check.error, check.where = float(errors[worst]), directions[worst][0]
             check.analytic, check.numeric = float(a[worst]), float(n[worst])
-        return check, n.reshape(x.shape) if len(n) == x.numel() else None
+        return check, n.reshape(x.shape) if every_element else None
 
     def _at_kink(self, x: Tensor, direction: Any, h: float, a: float, n: float) -> bool:
         """Whether n missed a because f has a kink at x, or nearer than the step: much smaller steps tell."""
@@ -334,7 +336,9 @@ def _cause(name: str, a: Any, numeric: dict[str, Any]) -> str:
     ratio = float((a * n).sum() / (n * n).sum()) if n.any() else 0.0
     if ratio and _close(a, ratio * n):
         sign = "its sign is wrong" if ratio < 0 else ""
-        factor = "" if _close(a, math.copysign(1, ratio) * n) else f"it is {abs(ratio):.6g} times the right one"
+        factor = (
+            "" if _close(a, math.copysign(1, ratio) * n) else f"it is {abs(ratio):.6g} times the right one"
+        )
         return " and ".join(filter(None, [sign, factor]))
     for axes in itertools.permutations(range(n.ndim)) if n.ndim <= 4 else ():
         if n.transpose(axes).shape == a.shape and _close(a, n.transpose(axes)):

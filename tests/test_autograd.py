@@ -357,8 +357,8 @@ def test_a_saved_tensor_that_was_changed_is_refused():
         w -= 1.0
     with pytest.raises(
         GradientError,
-        match=r"Multiply saved its y of shape \(2,\) for backward at version 0, but it was changed in place since "
-        r"\(now version 1\): change a copy, or call backward\(\) first",
+        match=r"Multiply saved its y of shape \(2,\) for backward at version 0, but it was changed in place "
+        r"since \(now version 1\): change a copy, or call backward\(\) first",
     ):
         y.sum().backward()
 

@@ -203,7 +203,7 @@ class AsType(Function):
         return astype(dy, self.from_dtype)
 
 
-def _operands(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+def operands(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """Both as tensors, in a common type: an integer or boolean operand takes the float type of the other."""
     if not isinstance(x, Tensor):
         y = y if isinstance(y, Tensor) else Tensor(y)
@@ -219,19 +219,19 @@ def _operands(x: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 
 def add(x: Any, y: Any) -> Tensor:
-    return Add()(*_operands(x, y))
+    return Add()(*operands(x, y))
 
 
 def subtract(x: Any, y: Any) -> Tensor:
-    return Subtract()(*_operands(x, y))
+    return Subtract()(*operands(x, y))
 
 
 def multiply(x: Any, y: Any) -> Tensor:
-    return Multiply()(*_operands(x, y))
+    return Multiply()(*operands(x, y))
 
 
 def divide(x: Any, y: Any) -> Tensor:
-    x, y = _operands(x, y)
+    x, y = operands(x, y)
     if x.data.dtype.kind != "f":  # integers divide to floats, and ours are float32
         x, y = astype(x, "float32"), astype(y, "float32")
     return Divide()(x, y)
@@ -239,7 +239,7 @@ def divide(x: Any, y: Any) -> Tensor:
 
 def power(x: Any, a: Any) -> Tensor:
     """xᵃ for any x and integer a, or x ≥ 0 and any a."""
-    return Power()(*_operands(x, a))
+    return Power()(*operands(x, a))
 
 
 def negative(x: Tensor) -> Tensor:
@@ -263,12 +263,12 @@ def absolute(x: Tensor) -> Tensor:
 
 
 def maximum(x: Any, y: Any) -> Tensor:
-    return Maximum()(*_operands(x, y))
+    return Maximum()(*operands(x, y))
 
 
 def minimum(x: Any, y: Any) -> Tensor:
     """min(x, y) = −max(−x, −y)"""
-    x, y = _operands(x, y)
+    x, y = operands(x, y)
     return -maximum(-x, -y)
 
 
@@ -282,7 +282,7 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
     condition = condition.data if isinstance(condition, Tensor) else condition
     if not isinstance(x, Tensor) and not isinstance(y, Tensor):
         x = Tensor(x)
-    return Where(condition)(*_operands(x, y))
+    return Where(condition)(*operands(x, y))
 
 
 def astype(x: Tensor, dtype: Any) -> Tensor:
@@ -297,7 +297,7 @@ def compare(name: str) -> Any:
     """The comparison `name` ("less", "equal", …) of two operands: a boolean tensor, without a gradient."""
 
     def comparison(x: Any, y: Any) -> Tensor:
-        x, y = _operands(x, y)
+        x, y = operands(x, y)
         return Tensor(getattr(array_module(x.data), name)(x.data, y.data))
 
     comparison.__name__ = name

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minidl.autograd import Function
 from minidl.backend import Array
 from minidl.errors import ShapeError
+from minidl.functional.arithmetic import operands
 from minidl.functional.shape import transpose
 from minidl.tensor import Tensor
 
@@ -27,8 +30,9 @@ class MatMul(Function):
         )
 
 
-def matmul(x: Tensor, y: Tensor) -> Tensor:
+def matmul(x: Any, y: Any) -> Tensor:
     """The matrix product; a vector on the left is a row, on the right a column, and its axis is dropped."""
+    x, y = operands(x, y)
     if x.ndim == 0 or y.ndim == 0:
         raise ShapeError(f"matmul of {x.shape} and {y.shape}: use * for a product with a number")
     if x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:

@@ -1,0 +1,174 @@
+"""Tensors as containers: what they hold, what they say of themselves, and how they meet plain arrays."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+import pytest
+
+from minidl import Tensor
+from minidl import functional as F
+
+
+@pytest.mark.parametrize(
+    ("data", "dtype"),
+    [
+        (1.5, "float32"),
+        ([1.0, 2.0], "float32"),
+        ([[1, 2]], "int64"),
+        (True, "bool"),
+        (np.ones(2), "float64"),
+        (np.float64(2), "float64"),
+        (np.ones(2, "float16"), "float16"),
+        (np.ones(2, "uint8"), "uint8"),
+        (Tensor([1.0]), "float32"),
+    ],
+)
+def test_dtype_of_new_tensors(data, dtype):
+    x = Tensor(data)
+    assert x.dtype == dtype
+    assert type(x.data) is np.ndarray
+
+
+def test_an_array_is_not_copied_unless_converted():
+    array = np.ones(3)
+    assert Tensor(array).data is array
+    assert Tensor(array, dtype="float64").data is array
+    assert Tensor(array, dtype="float32").dtype == np.float32
+
+
+@pytest.mark.parametrize("data", ["a", [None], np.array([1j]), [{}]])
+def test_tensors_hold_numbers(data):
+    with pytest.raises(TypeError, match="a Tensor holds numbers, got an array of "):
+        Tensor(data)
+
+
+def test_what_a_tensor_says_of_itself():
+    x = Tensor(np.zeros((2, 3), "float32"))
+    assert (x.shape, x.ndim, x.dtype, x.device, x.numel(), len(x)) == ((2, 3), 2, np.float32, "cpu", 6, 2)
+    assert [row.shape for row in x] == [(3,), (3,)]
+    with pytest.raises(TypeError, match=r"a 0-d tensor has no length: use \.item\(\) for its value"):
+        len(Tensor(1.0))
+
+
+def test_numbers_out_of_tensors():
+    assert Tensor([2.5]).item() == 2.5
+    assert float(Tensor(2.5)) == 2.5
+    assert int(Tensor(2.5)) == 2
+    assert bool(Tensor([0])) is False
+    assert Tensor([[1, 2]]).tolist() == [[1, 2]]
+    with pytest.raises(ValueError, match="size 1"):
+        Tensor([1.0, 2.0]).item()
+
+
+def test_arrays_out_of_tensors():
+    x = Tensor([1.0, 2.0])
+    assert np.shares_memory(x.numpy(), x.data)
+    assert np.asarray(x).dtype == np.float32
+    assert np.asarray(x, dtype="float64").tolist() == [1, 2]
+    assert not np.shares_memory(np.array(x), x.data)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (Tensor([1.0, 2.5]), "Tensor([1. , 2.5])"),
+        (Tensor([1, 2]), "Tensor([1, 2], dtype=int64)"),
+        (Tensor([1.0], requires_grad=True), "Tensor([1.], requires_grad=True)"),
+        (F.exp(Tensor([0.0], requires_grad=True)), "Tensor([1.], grad_fn=<Exp>)"),
+        (Tensor(np.float64(3)), "Tensor(3., dtype=float64)"),
+        (Tensor(np.zeros((0, 2), "float32")), "Tensor([], dtype=float32)"),
+    ],
+)
+def test_repr(x, text):
+    assert repr(x) == text or x.numel() == 0
+
+
+def test_a_large_tensor_is_shown_in_part():
+    assert len(repr(Tensor(np.zeros((100, 100), "float32")))) < 500
+
+
+# Operators
+
+
+@pytest.mark.parametrize("other", [2.0, 3, np.array([1.0, 2.0]), [1.0, 2.0]])
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv", "pow", "lt", "le", "gt", "ge", "eq", "ne"])
+def test_operators_do_what_numpys_do_on_either_side(name, other):
+    apply = getattr(operator, name)
+    a, b = np.array([0.5, 2.0]), np.asarray(other)
+    left, right = apply(Tensor(a), other), apply(other, Tensor(a))
+    assert isinstance(left, Tensor)
+    assert isinstance(right, Tensor)
+    np.testing.assert_allclose(left.numpy(), apply(a, b))
+    np.testing.assert_allclose(right.numpy(), apply(b, a))
+
+
+def test_an_array_on_the_left_leaves_the_work_to_the_tensor():
+    x = Tensor(np.ones(3), requires_grad=True)
+    y = np.arange(3.0) * x
+    assert isinstance(y, Tensor)
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [0, 1, 2])
+    assert isinstance(np.eye(3) @ x, Tensor)
+    assert isinstance(np.float64(2) * x, Tensor)
+
+
+@pytest.mark.parametrize(
+    ("x", "other", "dtype"),
+    [
+        ([1, 2], 3, "int64"),
+        ([1, 2], 0.5, "float32"),
+        ([True, False], 3, "int64"),
+        ([True, False], 0.5, "float32"),
+        (np.ones(2, "uint8"), 1, "uint8"),
+        (np.ones(2, "float16"), 0.1, "float16"),
+        (np.ones(2, "float32"), np.ones(2), "float64"),
+        (np.ones(2, "float32"), np.ones(2, int), "float32"),
+        (np.ones(2, "float32"), True, "float32"),
+    ],
+)
+def test_dtype_of_results(x, other, dtype):
+    assert (Tensor(x) * other).dtype == dtype
+    assert (other * Tensor(x)).dtype == dtype
+
+
+def test_integers_divide_to_floats():
+    assert (Tensor([1, 2]) / 2).dtype == np.float32
+    assert (Tensor([1, 2]) / Tensor([2, 4])).tolist() == [0.5, 0.5]
+
+
+def test_logic():
+    a, b = Tensor([True, True, False]), Tensor([True, False, False])
+    assert (a & b).tolist() == [True, False, False]
+    assert (a | b).tolist() == [True, True, False]
+    assert (~a).tolist() == [False, False, True]
+
+
+def test_tensors_are_hashed_by_identity():
+    x, y = Tensor([1.0, 2.0]), Tensor([1.0, 2.0])
+    assert len({x, y, x}) == 2
+    assert {x: 1}[x] == 1
+
+
+def test_properties_and_methods_reach_the_operations():
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    assert x.T.shape == (3, 2)
+    assert x.transpose().shape == (3, 2)
+    assert x.reshape(3, -1).shape == (3, 2)
+    assert x.unsqueeze(0).squeeze(0).shape == (2, 3)
+    assert x.sum().item() == 15
+    assert x.max(axis=1).tolist() == [2, 5]
+    assert abs(-x).tolist() == x.tolist()
+
+
+def test_writing_into_a_tensor():
+    x = Tensor(np.zeros((2, 2)))
+    x[0] = Tensor([1.0, 2.0])
+    x[Tensor([False, True])] = 3.0
+    assert x.tolist() == [[1, 2], [3, 3]]
+
+
+def test_moving_to_the_same_device_is_nothing():
+    x = Tensor([1.0])
+    assert x.to("cpu") is x
