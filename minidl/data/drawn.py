@@ -26,21 +26,18 @@ OVERSAMPLING = 3  # drawn 3 × larger and averaged down: smooth edges
 
 CIRCLE = np.exp(2j * np.pi * np.arange(24) / 24)
 OUTLINE = 0.05  # width, where the figure has radius 1
-COSINE, SINE = CIRCLE.real, 1j * CIRCLE.imag
 Colour = tuple[int, int, int]
 
-FUR = np.array(
-    [
-        (224, 142, 62),  # ginger
-        (128, 128, 136),  # grey
-        (58, 54, 56),  # black
-        (238, 232, 222),  # white
-        (134, 88, 52),  # brown
-        (228, 196, 144),  # cream
-        (176, 122, 74),  # tan
-        (90, 62, 48),  # chocolate
-    ]
-)
+FUR: list[Colour] = [
+    (224, 142, 62),  # ginger
+    (128, 128, 136),  # grey
+    (58, 54, 56),  # black
+    (236, 230, 220),  # white
+    (134, 88, 52),  # brown
+    (228, 196, 144),  # cream
+    (176, 122, 74),  # tan
+    (90, 62, 48),  # chocolate
+]
 PINK, DARK, WHITE = (236, 146, 150), (30, 24, 26), (250, 250, 248)
 
 
@@ -77,18 +74,14 @@ class Pen:
         tilt: float = 0.0,
     ) -> None:
         """An ellipse with horizontal and vertical radius `radii`, turned by `tilt` (radians)."""
-        self.polygon(centre + oval(radii) * cmath.rect(1, tilt), colour, outline)
+        across, down = cmath.rect(radii.real, tilt), 1j * cmath.rect(radii.imag, tilt)
+        self.polygon(centre + across * CIRCLE.real + down * CIRCLE.imag, colour, outline)
 
     def line(self, z: Sequence[complex] | np.ndarray, width: float, colour: Colour) -> None:
         self.draw.line(self.pixels(np.asarray(z, complex)), fill=colour, width=self.width(width))
 
     def width(self, width: float) -> int:
         return max(1, round(width * abs(self.turn)))
-
-
-def oval(radii: complex) -> np.ndarray:
-    """The outline of an ellipse about 0."""
-    return COSINE * radii.real + SINE * radii.imag
 
 
 Figure = Callable[[Pen, np.random.Generator], None]
@@ -237,13 +230,14 @@ def _eyes(pen: Pen, rng: np.random.Generator, y: float, slit: bool) -> None:
 
 
 def random_colour(rng: np.random.Generator) -> Colour:
-    red, green, blue = rng.integers(20, 250, 3).tolist()
-    return red, green, blue
+    red, green, blue = rng.random(3).tolist()
+    return int(20 + 230 * red), int(20 + 230 * green), int(20 + 230 * blue)
 
 
 def random_fur(rng: np.random.Generator) -> Colour:
-    red, green, blue = (FUR[rng.integers(len(FUR))] + rng.integers(-18, 19, 3)).tolist()
-    return red, green, blue
+    red, green, blue = FUR[rng.integers(len(FUR))]
+    x, y, z = rng.random(3).tolist()
+    return int(red - 18 + 36 * x), int(green - 18 + 36 * y), int(blue - 18 + 36 * z)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
