@@ -1,29 +1,57 @@
-"""What all tests share: the same random numbers in every run, and none left over from the test before."""
-
-from __future__ import annotations
-
-import os
+"""What tests share: the same random numbers in every run; drawn pictures, a tiny VGG in VGG16's place."""
 
 import pytest
 
-# Tests compute with small arrays, on which several threads only get in each other's way. Read by BLAS on import.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-import minidl as dl
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    """Weights and dropout masks are drawn anew from the same seed in every test."""
-    dl.seed(0)
+import minidl
 
 
 def pytest_configure():
-    """A failing example is printed as a line that repeats it; a slow machine is no failure."""
+    """hypothesis draws the same examples every time, and a slow machine is no failure."""
     try:
         from hypothesis import settings
     except ImportError:
         return
     settings.register_profile("minidl", deadline=None, derandomize=True, print_blob=True)
     settings.load_profile("minidl")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Weights and dropout masks do not depend on the tests before."""
+    minidl.seed(0)
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(tmp_path_factory):
+    """train/{cats,dogs} with 20 pictures and valid/{cats,dogs} with 10, 16 × 16 pixels."""
+    pytest.importorskip("PIL")
+    from minidl.data import draw_cats_and_dogs, save_pictures
+
+    folder = tmp_path_factory.mktemp("drawn")
+    for part, count, seed in (("train", 20, 0), ("valid", 10, 1)):
+        save_pictures(folder / part, *draw_cats_and_dogs(count, size=16, seed=seed), ["cats", "dogs"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vgg(tmp_path_factory):
+    """The checkpoint of a VGG for 16 × 16 pixels: two blocks, two hidden dense layers, five classes."""
+    pytest.importorskip("safetensors")
+    from minidl.data import Preprocessing
+    from minidl.models import VGG
+    from minidl.training import save_checkpoint
+
+    minidl.seed(0)
+    model = VGG(blocks=[[4], [8, 8]], dense=[16, 12], num_classes=5, pooled=4)
+    model.preprocessing = Preprocessing(size=16, scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_checkpoint(path, model)
+    return path
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A MINIDL_HOME of the test's own, where features are kept."""
+    path = tmp_path / "home"
+    monkeypatch.setenv("MINIDL_HOME", str(path))
+    return path
