@@ -95,7 +95,9 @@ def fit(
         Interrupted: Ctrl-C was pressed; the step was finished and the checkpoint saved.
         CheckpointError: a checkpoint could not be written, or is of another model or run.
     """
-    folder = None if folder is None else Path(folder)
+    if folder is not None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     progress = Progress()
     if folder is not None and resume and (folder / LAST).exists():
         progress = _resume(folder / LAST, model, optimizer, schedule, train_loader)
