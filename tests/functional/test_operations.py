@@ -240,7 +240,7 @@ def test_drawn_softmax(data, shape):
 @settings(max_examples=40)
 @given(data=st.data(), name=st.sampled_from(["conv2d", "max_pool2d", "avg_pool2d"]))
 def test_drawn_windows(data, name):
-    """Kernel, stride, padding, dilation and groups as PyTorch takes them, with PyTorch's value and gradients."""
+    """Kernel, stride, padding, dilation, groups as PyTorch takes them: its value and its gradients."""
     pytest.importorskip("torch")
     r, small = Draw(name), st.tuples(st.integers(1, 3), st.integers(1, 3))
     kernel, stride, dilation = data.draw(small), data.draw(small), data.draw(small)
