@@ -53,6 +53,29 @@ def matmul(x: Any, y: Any) -> Tensor:
         raise ShapeError(f"matmul of {x.shape} and {y.shape}: the leading axes do not broadcast") from None
 
 
+class Linear(Function):
+    """y = x Wᵀ + b        ∂L/∂x = ∂L/∂y W        ∂L/∂W = (∂L/∂y)ᵀ x        ∂L/∂b = Σₙ ∂L/∂y
+
+    Shapes: (N, in), (out, in), (out,) → (N, out).
+    """
+
+    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
+        y = x @ weight.T
+        if bias is not None:
+            y += bias
+        return y
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = self.saved
+        gradients = (
+            matmul(dy, weight) if self.needs_grad[0] else None,
+            matmul(transpose(dy), x) if self.needs_grad[1] else None,
+            dy.sum(axis=0) if self.needs_grad[-1] else None,
+        )
+        return gradients[: len(self.needs_grad)]
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b        (…, in), (out, in), (out,) → (…, out)"""
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
@@ -60,5 +83,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if x.ndim == 4 and x.shape[1] * x.shape[2] * x.shape[3] == weight.shape[1]:
             hint = ". Flatten the feature maps first: nn.Flatten()"
         raise ShapeError(f"expected (N, {weight.shape[1]}), got {x.shape}{hint}")
-    y = matmul(x, transpose(weight))
-    return y if bias is None else y + bias
+    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    y = Linear()(rows, weight) if bias is None else Linear()(rows, weight, bias)
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[0])
