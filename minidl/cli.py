@@ -34,7 +34,9 @@ from minidl.training import (
     train_from_scratch,
     write_submission,
 )
+from minidl.training.demo import comparison_table, run_demo, save_demo
 from minidl.training.history import Row
+from minidl.training.run import new_folder
 from minidl.visualize.report import write_report
 from minidl.weights.download import PUBLISHED, download_vgg16
 
@@ -64,6 +66,32 @@ def _complain(problem: Any, status: int) -> int:
 
 
 # What the commands do
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    folder = Path(arguments.out) if arguments.out else new_folder("demo")
+    runs = run_demo(
+        range(arguments.seed, arguments.seed + arguments.seeds), on_stage=_announce, on_epoch=_print_epoch
+    )
+    run = runs[0]
+    save_demo(folder, run)
+    write_report(
+        folder / "report.html",
+        title="Cats and dogs after shapes",
+        history=run.finetuned,
+        predictions=run.predictions,
+        classes=run.model.classes or [],
+        picture=lambda i: run.pictures[i],
+        facts={"command": _command_line(), "seed": run.seed, "model": run.model.config},
+        name="fine-tuned",
+        comparison={"from scratch": run.scratch, "linear on pixels": run.linear},
+    )
+    print(comparison_table(runs))
+    _print_folder(folder)
+
+
+def _announce(stage: str) -> None:
+    print(f"\n{stage}", flush=True)
 
 
 def _finetune(arguments: argparse.Namespace) -> None:
@@ -192,7 +220,7 @@ def _verdict(predictions: Predictions) -> str:
 
 def _report(result: Result, command: str, title: str) -> None:
     _print_skipped(result.skipped)
-    facts = {"command": shlex.join(["minidl", *sys.argv[1:]]), "skipped pictures": len(result.skipped)}
+    facts = {"command": _command_line(), "skipped pictures": len(result.skipped)}
     write_report(
         result.folder / "report.html",
         title=title,
@@ -203,7 +231,15 @@ def _report(result: Result, command: str, title: str) -> None:
         facts={**facts, **read_options(result.folder, command)},
     )
     print(_verdict(result.predictions))
-    print(f"{result.folder}: report.html, {MODEL}, history.csv")
+    _print_folder(result.folder)
+
+
+def _command_line() -> str:
+    return shlex.join(["minidl", *sys.argv[1:]])
+
+
+def _print_folder(folder: Path) -> None:
+    print(f"{folder}: report.html, {MODEL}, history.csv")
 
 
 # How they are called
@@ -214,6 +250,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="minidl", description="A deep learning framework small enough to read."
     )
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
+
+    command = commands.add_parser("demo", help="watch a VGG learn cats from dogs, on drawings: two minutes")
+    command.set_defaults(command=_demo)
+    command.add_argument("--seeds", type=_count, default=1, metavar="N", help="how often to repeat it (1)")
+    command.add_argument("--seed", type=int, default=0, help="the first seed (0)")
+    command.add_argument("--out", metavar="RUN", help="folder for the results (a new one in runs/)")
 
     command = commands.add_parser("finetune", help="teach VGG16 the classes of a folder of pictures")
     _add_run(command, _finetune)

@@ -45,7 +45,10 @@ class Permute(Function):
 
 
 class BroadcastTo(Function):
-    """y = x repeated to a larger shape        ∂L/∂x = Σ ∂L/∂y over the repetitions (the engine's `unbroadcast`)"""
+    """y = x repeated to a larger shape        ∂L/∂x = Σ ∂L/∂y over the repetitions
+
+    The engine adds them up (`unbroadcast`), as it does for every operation that broadcasts.
+    """
 
     shares_memory = True
 
@@ -189,7 +192,9 @@ def concatenate(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
         return Concatenate(axis)(*xs)
     except ValueError:
         shapes = ", ".join(str(x.shape) for x in xs)
-        raise ShapeError(f"cannot concatenate {shapes} along axis {axis}: all other axes must agree") from None
+        raise ShapeError(
+            f"cannot concatenate {shapes} along axis {axis}: all other axes must agree"
+        ) from None
 
 
 def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
@@ -203,7 +208,9 @@ def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """x with `widths[i]` = (before, after) elements of `value` added along axis i."""
     if len(widths) != x.ndim:
-        raise ShapeError(f"pad needs (before, after) for each of the {x.ndim} axes of {x.shape}, got {len(widths)}")
+        raise ShapeError(
+            f"pad needs (before, after) for each of the {x.ndim} axes of {x.shape}, got {len(widths)}"
+        )
     return Pad(widths, value)(x)
 
 
