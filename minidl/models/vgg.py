@@ -99,7 +99,8 @@ class VGG(Sequential):
         for layer in self.children():
             if isinstance(layer, (Conv2d, Linear)):
                 init.kaiming_normal_(layer.weight)
-                init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    init.zeros_(layer.bias)
 
     @property
     def last(self) -> str:

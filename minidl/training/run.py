@@ -59,7 +59,7 @@ class Result:
     skipped: Sequence[tuple[str, str]]
 
 
-def make_optimizer(name: str, parameters: Any, lr: float) -> Optimizer:
+def make_optimizer(name: str, parameters: Any, lr: float, **options: float) -> Optimizer:
     """The optimizer called `name`; SGD has momentum 0.9.
 
     Raises:
@@ -67,7 +67,7 @@ def make_optimizer(name: str, parameters: Any, lr: float) -> Optimizer:
     """
     if name not in OPTIMIZERS:
         raise DataError(f"no optimizer called {name!r}: expected one of {', '.join(OPTIMIZERS)}")
-    return OPTIMIZERS[name](parameters, lr=lr)
+    return OPTIMIZERS[name](parameters, lr=lr, **options)
 
 
 def new_folder(name: str) -> Path:
