@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.command(arguments)
     except KeyboardInterrupt as interrupt:
-        return _complain(interrupt or "interrupted", 130)
+        return _complain(interrupt, 130)
     except MinidlError as error:
         return _complain(error, 1)
     except OSError as error:

@@ -80,8 +80,8 @@ def finetune(
         weights: any VGG16 file (see `load_vgg16`), or any model that minidl saved.
         train: what learns: "last", "dense" or "all".
         lr: learning rate of the new layer; that of pre-trained ones is a tenth of it.
-        optimizer: "sgd" (with momentum 0.9), "adam", "adamw" or "rmsprop".
-        lr, batch_size, optimizer: where they are None, those of `DEFAULTS`.
+        optimizer: "sgd" (with momentum 0.9), "adam", "adamw" or "rmsprop". Like `lr` and `batch_size` it
+            depends on `train` where it is None: see `DEFAULTS`.
         augment: turn, shift, zoom and flip the training pictures at random. No features are kept then, and
             every epoch runs the trunk.
         sample, valid, on_error: see `find_splits`.

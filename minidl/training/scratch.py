@@ -40,8 +40,8 @@ def train_from_scratch(
 ) -> Result:
     """Train a VGG of four short blocks on pictures squashed to `size` × `size`.
 
-    Its last feature maps are averaged (Lin et al. 2013, §3.2) and one dense layer tells the classes from them:
-    wide dense layers would learn two thousand pictures by heart.
+    Its last feature maps are averaged (Lin et al. 2013, §3.2) and one dense layer tells the classes from
+    them: wide dense layers would learn two thousand pictures by heart.
 
     The learning rate goes up to `lr` and down again once in the whole run (1cycle, Smith 2018), so a run
     cannot be resumed with another number of epochs.
