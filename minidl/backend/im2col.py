@@ -33,7 +33,7 @@ def pair(value: Any, name: str, least: int) -> Pair:
 
 @dataclass(frozen=True)
 class Window:
-    """A window of `kernel` pixels, `dilation` apart, moving in steps of `stride` over a picture with a border.
+    """A window of `kernel` pixels, `dilation` apart, that moves by `stride` over a picture with a border.
 
     Each is (vertical, horizontal). At place (a, b) its pixel (i, j) lies on the picture's pixel
     (a·sh + i·dh − ph, b·sw + j·dw − pw).
@@ -85,6 +85,8 @@ class Window:
 
 def sliding_windows(x: Array, window: Window, places: Pair) -> Array:
     """What `window` sees of x, as a view: (N, C, H, W) → (N, C, KH, KW, OH, OW). x has its border already."""
+    for n, o, s, e in zip(x.shape[2:], places, window.stride, window.extent, strict=True):
+        assert (o - 1) * s + e <= n  # as_strided checks nothing: beyond x there is other memory
     (sn, sc, sy, sx), (sh, sw), (dh, dw) = x.strides, window.stride, window.dilation
     return array_module(x).lib.stride_tricks.as_strided(
         x, (*x.shape[:2], *window.kernel, *places), (sn, sc, sy * dh, sx * dw, sy * sh, sx * sw)

@@ -2,8 +2,8 @@
 
 Each is an elementwise kernel: `i` counts the elements of the output in the order of its axes, and every
 thread gathers what belongs into one element. Nothing is added by two threads at once, so results repeat bit
-by bit. All indices have 64 bits. A `raw` array is indexed by the position in the order of its axes; CuPy applies
-its strides, so that views need no copy.
+by bit. All indices have 64 bits. A `raw` array is indexed by the position in the order of its axes; CuPy
+applies its strides, so that views need no copy.
 """
 
 from __future__ import annotations

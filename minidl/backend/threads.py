@@ -7,12 +7,11 @@ one after the other, and BLAS spreads each over the cores as it always does.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,9 +29,7 @@ def _default_num_threads() -> int:
 
 
 _num_threads = _default_num_threads()
-_lock = threading.Lock()
-_regions = 0  # parallel regions now open: BLAS is held to one thread until the last one closes
-_limit: Any = None
+_one_at_a_time = threading.Lock()  # BLAS has one setting for the process; who sets it must put it back
 
 
 def get_num_threads() -> int:
@@ -41,25 +38,24 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Use `n` threads. The results do not depend on it when threadpoolctl is installed."""
+    """Use `n` threads. With threadpoolctl the results are the same, to the bit, for every `n`."""
     global _num_threads
     if n < 1:
         raise ValueError(f"the number of threads must be at least 1, got {n}")
     _num_threads = n
 
 
-def parallel_for(run: Callable[..., None], pieces: Iterable[tuple[Any, ...]]) -> None:
-    """run(*piece) for every piece, in any order and on several threads.
+def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, ...]]) -> None:
+    """run(*piece) for every piece, in any order and on several threads; on the GPU one after the other.
 
-    Pieces must write to disjoint places. The first error (in the order of the pieces) is raised when all
-    have ended.
+    Pieces must write to disjoint places, and must not call `parallel_for` themselves. The first error (in the
+    order of the pieces) is raised when all have ended. A second caller waits until the first is served.
     """
-    pieces = list(pieces)
-    if _controller() is None:
+    if xp is not np or _controller() is None:
         for piece in pieces:
             run(*piece)
         return
-    with _blas_on_one_thread():
+    with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
         if _num_threads == 1 or len(pieces) == 1:
             for piece in pieces:
                 run(*piece)
@@ -76,14 +72,17 @@ def split(n: int, width: int) -> list[slice]:
     return [slice(start, min(start + width, n)) for start in range(0, n, width)]
 
 
-def strips(n: int, rows: int, row_bytes: int, limit: int, threads: int = 1) -> list[tuple[slice, slice]]:
+def strips(
+    n: int, rows: int, row_bytes: int, limit: int, most: int | None = None
+) -> list[tuple[slice, slice]]:
     """n pictures of some rows (or channels) in pieces of at most `limit` bytes, as (pictures, rows).
 
-    A piece is a part of one picture, or several whole pictures: then so few that each thread gets some.
+    A piece is a part of one picture, or several whole pictures, `most` at most. How many threads there are
+    makes no difference: the pieces decide the order of sums.
     """
     if rows * row_bytes > limit:
         return [(p, r) for p in split(n, 1) for r in split(rows, max(1, limit // row_bytes))]
-    together = min(limit // max(1, rows * row_bytes), -(-n // threads))
+    together = min(limit // max(1, rows * row_bytes), n if most is None else most)
     return [(p, slice(0, rows)) for p in split(n, max(1, together))]
 
 
@@ -95,28 +94,11 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 
 @functools.cache
 def _controller() -> Any:
-    """What sets the number of BLAS threads (finding the libraries takes a while); None without threadpoolctl."""
+    """Sets the number of BLAS threads; None without threadpoolctl. Finding the libraries is slow: once."""
     try:
         return require("threadpoolctl", "threads").ThreadpoolController()
     except MissingExtraError:
         return None
-
-
-@contextlib.contextmanager
-def _blas_on_one_thread() -> Iterator[None]:
-    """Hold BLAS to one thread. The setting belongs to the whole process, so regions are counted."""
-    global _regions, _limit
-    with _lock:
-        if _regions == 0:
-            _limit = _controller().limit(limits=1, user_api="blas")
-        _regions += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _regions -= 1
-            if _regions == 0:
-                _limit.restore_original_limits()
 
 
 class _Scratch(threading.local):

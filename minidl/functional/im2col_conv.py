@@ -18,7 +18,7 @@ import math
 
 from minidl.backend import Array, array_module, device_of
 from minidl.backend.im2col import Pair, Window, col2im, im2col
-from minidl.backend.threads import get_num_threads, parallel_for, scratch, split, strips
+from minidl.backend.threads import parallel_for, scratch, split, strips
 
 STRIP_BYTES = {"cpu": 4 << 20, "gpu": 256 << 20}  # of columns in memory at a time, for each thread
 ENOUGH_PLACES = 256  # a matrix product with fewer columns is slow: take several pictures together
@@ -45,7 +45,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: 
             y[pictures] = product.reshape(o, -1, oh, ow).swapaxes(0, 1)
 
     row_bytes = x.shape[1] * math.prod(window.kernel) * ow * y.itemsize
-    parallel_for(strip, strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], get_num_threads()))
+    most = max(-(-n // 16), ENOUGH_PLACES // max(1, oh * ow))  # pictures to a strip, so that threads share
+    parallel_for(xp, strip, strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], most))
     return y
 
 
@@ -58,7 +59,8 @@ def conv_transpose2d(
     w = weight.reshape(groups, o // groups, c // groups, -1)
 
     def block(pictures: slice, group: slice, part: slice) -> None:
-        filters, channels = _channels(group, slice(0, o // groups), o // groups), _channels(group, part, c // groups)
+        filters = _channels(group, slice(0, o // groups), o // groups)
+        channels = _channels(group, part, c // groups)
         w_block = w[group, :, part].reshape(group.stop - group.start, o // groups, -1).swapaxes(1, 2)
         x_block = _side_by_side(x[pictures, filters], len(w_block))
         shape = (*w_block.shape[:2], x_block.shape[2])
@@ -72,7 +74,7 @@ def conv_transpose2d(
     channel_bytes = together * math.prod(window.kernel) * oh * ow * y.itemsize
     width = max(1, STRIP_BYTES[device_of(x)] * 2 // max(1, channel_bytes))
     blocks = _blocks(groups, c // groups, min(width, 32) if device_of(x) == "cpu" else width)
-    parallel_for(block, [(pictures, *b) for pictures in split(n, together) for b in blocks])
+    parallel_for(xp, block, [(pictures, *b) for pictures in split(n, together) for b in blocks])
     return y
 
 
@@ -95,7 +97,7 @@ def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
         target[...] = total.reshape(target.shape)
 
     blocks = _blocks(groups, c // groups, max(4, -(-c // groups // 8)))
-    parallel_for(block, blocks)
+    parallel_for(xp, block, blocks)
     return w.reshape(o, c // groups, *window.kernel)
 
 
@@ -120,7 +122,7 @@ def _side_by_side(x: Array, groups: int) -> Array:
 
 
 def _blocks(groups: int, channels: int, width: int) -> list[tuple[slice, slice]]:
-    """(groups, channels within each) in blocks of about `width` channels that are neighbours in the picture."""
+    """(groups, channels within each) in blocks of about `width` channels, neighbours in the picture."""
     if groups == 1:
         return [(slice(0, 1), part) for part in split(channels, width)]
     return [(group, slice(0, channels)) for group in split(groups, max(1, width // max(1, channels)))]

@@ -1,34 +1,30 @@
 """Pooling: each window of a feature map becomes one number, its largest or its mean.
 
-Everything is written over a view (N, C, KH, KW, OH, OW) of what the windows see: a loop over the KH·KW pixels of
-a window, each step of which works on all windows at once. Pieces that fit the cache are spread over threads.
+What is done with the numbers in the windows stands in `backend/pooling.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.backend import Array, array_module, device_of
-from minidl.backend.im2col import Pair, Window, pair, sliding_windows
-from minidl.backend.threads import parallel_for, strips
+from minidl.backend import Array, array_module
+from minidl.backend import pooling as work
+from minidl.backend.im2col import Pair, Window, pair
 from minidl.errors import ShapeError
 from minidl.functional.matmul import matmul
 from minidl.functional.reduction import mean
 from minidl.functional.shape import getitem, reshape
 from minidl.tensor import Tensor
 
-PIECE_BYTES = {"cpu": 1 << 19, "gpu": 1 << 40}  # of one pixel of all windows, at a time
-
 
 class MaxPool2d(Function):
     """y = max of each window        ∂L/∂x = ∂L/∂y at the pixel that was the largest, the first of several
 
-    Which pixel that was, counted row by row within the window, is its switch: one byte for windows up to 16×16.
+    Which pixel that was, counted row by row in the window, is its switch: one byte for windows up to 16×16.
     The border is −∞.  Shapes: (N, C, H, W) → (N, C, *places).
     """
 
@@ -37,16 +33,16 @@ class MaxPool2d(Function):
 
     def forward(self, x: Array) -> Array:
         self.size = x.shape[2:]
-        seen = windows_of(x, self.window, self.places, -math.inf)
+        seen = work.windows_of(x, self.window, self.places, -math.inf)
         y = array_module(x).empty((*x.shape[:2], *self.places), x.dtype)
         if self.keep_switches or self.needs_grad[0]:
-            switches = first_pixels_inside(x, self.window, self.places)
-            for_each_piece(_largest_and_where, seen, y, switches)
+            switches = work.first_pixels_inside(x, self.window, self.places)
+            work.for_each_piece(work.largest_and_where, seen, y, switches)
             self.save(switches=switches)
             if self.keep_switches:
                 self.switches = switches
         else:
-            for_each_piece(_largest, seen, y)
+            work.for_each_piece(work.largest, seen, y)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -64,8 +60,8 @@ class Unpool(Function):
         self.switches, self.window, self.size = switches, window, size
 
     def forward(self, x: Array) -> Array:
-        y, seen = empty_windows(x, self.window, self.size)
-        for_each_piece(_add_at, seen, x, self.switches)
+        y, seen = work.empty_windows(x, self.window, self.size)
+        work.for_each_piece(work.add_at, seen, x, self.switches)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -84,7 +80,7 @@ class Pick(Function):
     def forward(self, x: Array) -> Array:
         self.size = x.shape[2:]
         y = array_module(x).zeros(self.switches.shape, x.dtype)
-        for_each_piece(_pick, windows_of(x, self.window, y.shape[2:], 0), y, self.switches)
+        work.for_each_piece(work.pick, work.windows_of(x, self.window, y.shape[2:], 0), y, self.switches)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -103,8 +99,8 @@ class AvgPool2d(Function):
     def forward(self, x: Array) -> Array:
         self.size = x.shape[2:]
         y = array_module(x).empty((*x.shape[:2], *self.places), x.dtype)
-        for_each_piece(_sum, windows_of(x, self.window, self.places, 0), y)
-        y /= on_device_of(x, self.counts)
+        work.for_each_piece(work.add_up, work.windows_of(x, self.window, self.places, 0), y)
+        y /= work.on_device_of(x, self.counts)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -112,135 +108,44 @@ class AvgPool2d(Function):
 
 
 class AvgUnpool2d(Function):
-    """y = 0, with x / count added to every pixel of each window        ∂L/∂x = Σ ∂L/∂y / count over the window"""
+    """y = 0, with x / count added to every pixel of each window        ∂L/∂x = Σ ∂L/∂y / count
+
+    Shapes: (N, C, OH, OW) → (N, C, *size).
+    """
 
     def __init__(self, window: Window, size: Pair, counts: Any) -> None:
         self.window, self.size, self.counts = window, size, counts
 
     def forward(self, x: Array) -> Array:
         self.places = x.shape[2:]
-        y, seen = empty_windows(x, self.window, self.size)
-        for_each_piece(_add_everywhere, seen, x / on_device_of(x, self.counts))
+        y, seen = work.empty_windows(x, self.window, self.size)
+        work.for_each_piece(work.add_everywhere, seen, x / work.on_device_of(x, self.counts))
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
         return AvgPool2d(self.window, self.places, self.counts)(dy)
 
 
-# What is done with the pixels of the windows; `seen` is (n, c, KH, KW, OH, OW), the others (n, c, OH, OW)
-
-
-def pixels(seen: Array) -> Iterator[tuple[int, Array]]:
-    """(k, the k-th pixel of every window), row by row."""
-    _, _, kh, kw, _, _ = seen.shape
-    for k in range(kh * kw):
-        yield k, seen[:, :, k // kw, k % kw]
-
-
-def _largest(seen: Array, y: Array) -> None:
-    maximum = array_module(y).maximum
-    y[...] = seen[:, :, 0, 0]
-    for _, x in pixels(seen):
-        maximum(y, x, out=y)
-
-
-def _largest_and_where(seen: Array, y: Array, switches: Array) -> None:
-    xp = array_module(y)
-    y[...] = seen[:, :, 0, 0]
-    for k, x in pixels(seen):
-        larger = (x > y).astype(switches.dtype)
-        xp.maximum(switches, larger * switches.dtype.type(k), out=switches)  # k grows: the last one larger stays
-        xp.maximum(y, x, out=y)
-
-
-def _pick(seen: Array, y: Array, switches: Array) -> None:
-    for k, x in pixels(seen):
-        y += x * (switches == k)
-
-
-def _add_at(seen: Array, x: Array, switches: Array) -> None:
-    for k, y in pixels(seen):
-        y += x * (switches == k)
-
-
-def _sum(seen: Array, y: Array) -> None:
-    y[...] = 0
-    for _, x in pixels(seen):
-        y += x
-
-
-def _add_everywhere(seen: Array, x: Array) -> None:
-    for _, y in pixels(seen):
-        y += x
-
-
-def for_each_piece(run: Callable[..., None], *arrays: Array) -> None:
-    """run(*pieces) for the same pictures and channels of all arrays, piece by piece."""
-    (n, c, *places), itemsize = arrays[1].shape, arrays[1].itemsize
-    limit = PIECE_BYTES[device_of(arrays[1])]
-    pieces = strips(n, c, math.prod(places) * itemsize, limit)
-    parallel_for(lambda pictures, channels: run(*[a[pictures, channels] for a in arrays]), pieces)
-
-
-# Windows and their places
-
-
-def overhang(window: Window, size: Pair, places: Pair) -> list[int]:
-    """How many pixels the last window sticks out beyond the lower and the right edge of the picture."""
-    return [
-        max(0, (o - 1) * s + e - p - n)
-        for n, o, s, p, e in zip(size, places, window.stride, window.padding, window.extent, strict=True)
-    ]
-
-
-def windows_of(x: Array, window: Window, places: Pair, fill: float) -> Array:
-    """What the windows see of x (N, C, H, W), and of a border of `fill` around it: (N, C, KH, KW, OH, OW)."""
-    widths = list(zip(window.padding, overhang(window, x.shape[2:], places), strict=True))
-    if any(map(any, widths)):
-        x = array_module(x).pad(x, [(0, 0), (0, 0), *widths], constant_values=fill)
-    return sliding_windows(x, window, places)
-
-
-def empty_windows(x: Array, window: Window, size: Pair) -> tuple[Array, Array]:
-    """A picture of zeros, (N, C, *size), and the view of it that the windows x (N, C, OH, OW) belong to have."""
-    (n, c, *places), (h, w), (top, left) = x.shape, size, window.padding
-    bottom, right = overhang(window, size, (places[0], places[1]))
-    bordered = array_module(x).zeros((n, c, top + h + bottom, left + w + right), x.dtype)
-    seen = sliding_windows(bordered, window, (places[0], places[1]))
-    return bordered[:, :, top : top + h, left : left + w], seen
-
-
-def first_pixels_inside(x: Array, window: Window, places: Pair) -> Array:
-    """For each window the number of its first pixel that lies on the picture: (N, C, OH, OW), small integers.
-
-    Where all pixels are −∞ none is larger than the first, and that must not be one of the border.
-    """
-    xp, dtype = array_module(x), np.min_scalar_type(math.prod(window.kernel) - 1)
-    down, right = (
-        -(-np.maximum(0, p - s * np.arange(o)) // d)
-        for o, s, p, d in zip(places, window.stride, window.padding, window.dilation, strict=True)
-    )
-    first = xp.asarray((down[:, None] * window.kernel[1] + right).astype(dtype))
-    return xp.broadcast_to(first, (*x.shape[:2], *places)).copy()
-
-
-def on_device_of(x: Array, counts: Any) -> Any:
-    """`counts` as it is to divide x: a Python number, or an array of x's type beside it."""
-    return array_module(x).asarray(counts, dtype=x.dtype) if isinstance(counts, np.ndarray) else counts
+# The functions
 
 
 def pooling_window(
     x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> tuple[Window, Pair]:
-    """The window that the options mean and how often it fits into x; checks both.
+    """The window that the options mean, and how often it fits into x.
 
-    With `ceil_mode` a last window may stick out beyond the border, if it begins on the picture or the border before.
+    With `ceil_mode` a last window may stick out beyond the border, if it begins on the picture or before.
+
+    Raises:
+        ShapeError: x is no batch of feature maps, the border is too wide, or the window does not fit.
     """
     if x.ndim != 4:
         raise ShapeError(f"expected feature maps of (N, C, H, W), got {x.shape}")
     window = Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
     if any(p > e // 2 for p, e in zip(window.padding, window.extent, strict=True)):
-        raise ShapeError(f"padding must be at most half of the window, got {padding} for a kernel of {kernel_size}")
+        raise ShapeError(
+            f"padding must be at most half of the window, got {padding} for a kernel of {kernel_size}"
+        )
     size = (x.shape[2], x.shape[3])
     oh, ow = window.places(size)
     if ceil_mode:
@@ -251,9 +156,6 @@ def pooling_window(
             )
         )
     return window, (oh, ow)
-
-
-# The functions
 
 
 def max_pool2d(
@@ -271,14 +173,14 @@ def max_pool2d(
         stride: the steps of the window; its own size by default.
         padding: a border of −∞, at most half as wide as the window.
         ceil_mode: also take a last window that sticks out.
-        return_indices: return (y, indices); an index h·W + w says where in its feature map the number was found.
+        return_indices: return (y, indices): where in its map each number was found, as h·W + w.
     """
     window, places = pooling_window(x, kernel_size, stride, padding, dilation, ceil_mode)
     pool = MaxPool2d(window, places, return_indices)
     y = pool(x)
     if not return_indices:
         return y
-    rows, cols = switch_origins(window, places)
+    rows, cols = work.switch_origins(window, places)
     xp, switches = array_module(x.data), pool.switches.astype(np.int64)
     rows = xp.asarray(rows) + switches // window.kernel[1] * window.dilation[0]
     cols = xp.asarray(cols) + switches % window.kernel[1] * window.dilation[1]
@@ -293,16 +195,18 @@ def max_unpool2d(
     padding: int | Pair = 0,
     output_size: Pair | None = None,
 ) -> Tensor:
-    """Each number of x put back to where max-pooling found it, zeros elsewhere: (N, C, OH, OW) → (N, C, H, W).
+    """Each number of x put back to where max-pooling found it, among zeros: (N, C, OH, OW) → (N, C, H, W).
 
-    `indices`, `kernel_size`, `stride` and `padding` are those of max_pool2d(…, return_indices=True). Where windows
-    overlap and found the same pixel, their numbers are added, so that this is the transpose of that choice.
+    `indices`, `kernel_size`, `stride` and `padding` are those of max_pool2d(…, return_indices=True). Where
+    overlapping windows found the same pixel, their numbers are added, as in the gradient of max-pooling.
 
     Args:
         output_size: (H, W); by default the smallest size that all windows fit into.
     """
     if x.ndim != 4 or indices.shape != x.shape:
-        raise ShapeError(f"expected x and indices of one shape (N, C, H, W), got {x.shape} and {indices.shape}")
+        raise ShapeError(
+            f"expected x and indices of one shape (N, C, OH, OW), got {x.shape} and {indices.shape}"
+        )
     window = Window.of(kernel_size, kernel_size if stride is None else stride, padding)
     places = (x.shape[2], x.shape[3])
     h, w = output_size or (
@@ -310,22 +214,16 @@ def max_unpool2d(
         for o, s, p, k in zip(places, window.stride, window.padding, window.kernel, strict=True)
     )
     xp = array_module(x.data)
-    rows, cols = (xp.asarray(origins) for origins in switch_origins(window, places))
+    rows, cols = (xp.asarray(origins) for origins in work.switch_origins(window, places))
     rows, cols = indices.data // w - rows, indices.data % w - cols
     inside = (rows >= 0) & (rows < window.kernel[0]) & (cols >= 0) & (cols < window.kernel[1])
     if not (inside & (indices.data >= 0) & (indices.data < h * w)).all():
         raise ShapeError(
-            f"the indices do not belong to windows of {kernel_size} in feature maps of ({h}, {w}): give max_unpool2d "
-            "the kernel_size, stride and padding of max_pool2d, and as output_size the (H, W) that it pooled"
+            f"the indices do not belong to windows of {kernel_size} in feature maps of {h}×{w}: give "
+            "max_unpool2d the kernel_size, stride and padding of max_pool2d, and as output_size its (H, W)"
         )
     switches = (rows * window.kernel[1] + cols).astype(np.min_scalar_type(math.prod(window.kernel) - 1))
     return Unpool(switches, window, (h, w))(x)
-
-
-def switch_origins(window: Window, places: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """The row (OH, 1) and the column (OW,) of each window's first pixel; negative on the border."""
-    rows = np.arange(places[0])[:, None] * window.stride[0] - window.padding[0]
-    return rows, np.arange(places[1]) * window.stride[1] - window.padding[1]
 
 
 def avg_pool2d(
@@ -369,8 +267,8 @@ def _counts(n: int, places: int, kernel: int, stride: int, padding: int, include
 def adaptive_avg_pool2d(x: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
     """The means over OH × OW windows that cover the picture: (N, C, H, W) → (N, C, OH, OW).
 
-    Window a takes the rows ⌊a H / OH⌋ … ⌈(a + 1) H / OH⌉ − 1. Its mean is linear in the rows and in the columns,
-    so all of them together are y = A x Bᵀ with two small matrices. None keeps an axis as long as it is.
+    Window a takes the rows ⌊a H / OH⌋ … ⌈(a + 1) H / OH⌉ − 1. Its mean is linear in the rows and in the
+    columns, so all of them together are y = A x Bᵀ with two small matrices. None keeps an axis as it is.
     """
     if x.ndim != 4:
         raise ShapeError(f"expected feature maps of (N, C, H, W), got {x.shape}")

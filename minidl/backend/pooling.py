@@ -1,0 +1,131 @@
+"""What pooling does with arrays.
+
+Everything is written over a view (N, C, KH, KW, OH, OW) of what the windows see: a loop over the KH·KW pixels
+of a window, each step of which works on all windows at once, in pieces that fit the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl.backend.device import Array, array_module, device_of
+from minidl.backend.im2col import Pair, Window, sliding_windows
+from minidl.backend.threads import parallel_for, strips
+
+PIECE_BYTES = {"cpu": 1 << 19, "gpu": 1 << 40}  # of one pixel of all windows, at a time
+
+
+# What is done with the pixels of the windows; `seen` is (n, c, KH, KW, OH, OW), the others (n, c, OH, OW)
+
+
+def pixels(seen: Array) -> Iterator[tuple[int, Array]]:
+    """(k, the k-th pixel of every window), row by row."""
+    _, _, kh, kw, _, _ = seen.shape
+    for k in range(kh * kw):
+        yield k, seen[:, :, k // kw, k % kw]
+
+
+def largest(seen: Array, y: Array) -> None:
+    maximum = array_module(y).maximum
+    y[...] = seen[:, :, 0, 0]
+    for _, x in pixels(seen):
+        maximum(y, x, out=y)
+
+
+def largest_and_where(seen: Array, y: Array, switches: Array) -> None:
+    xp = array_module(y)
+    y[...] = seen[:, :, 0, 0]
+    for k, x in pixels(seen):
+        larger = (x > y).astype(switches.dtype)
+        xp.maximum(switches, larger * switches.dtype.type(k), out=switches)  # k grows: the latest stays
+        xp.maximum(y, x, out=y)
+
+
+def pick(seen: Array, y: Array, switches: Array) -> None:
+    for k, x in pixels(seen):
+        y += x * (switches == k)
+
+
+def add_at(seen: Array, x: Array, switches: Array) -> None:
+    for k, y in pixels(seen):
+        y += x * (switches == k)
+
+
+def add_up(seen: Array, y: Array) -> None:
+    y[...] = 0
+    for _, x in pixels(seen):
+        y += x
+
+
+def add_everywhere(seen: Array, x: Array) -> None:
+    for _, y in pixels(seen):
+        y += x
+
+
+def for_each_piece(run: Callable[..., None], *arrays: Array) -> None:
+    """run(*pieces) for the same pictures and channels of all arrays, piece by piece."""
+    y = arrays[1]
+    n, c, oh, ow = y.shape
+    pieces = strips(n, c, oh * ow * y.itemsize, PIECE_BYTES[device_of(y)])
+
+    def piece(pictures: slice, channels: slice) -> None:
+        run(*[array[pictures, channels] for array in arrays])
+
+    parallel_for(array_module(y), piece, pieces)
+
+
+# Windows and their places
+
+
+def overhang(window: Window, size: Pair, places: Pair) -> list[int]:
+    """How many pixels the last window sticks out beyond the lower and the right edge of the picture."""
+    return [
+        max(0, (o - 1) * s + e - p - n)
+        for n, o, s, p, e in zip(size, places, window.stride, window.padding, window.extent, strict=True)
+    ]
+
+
+def windows_of(x: Array, window: Window, places: Pair, fill: float) -> Array:
+    """What the windows see of x (N, C, H, W), and of a border of `fill` around it: (N, C, KH, KW, OH, OW)."""
+    widths = list(zip(window.padding, overhang(window, x.shape[2:], places), strict=True))
+    if any(map(any, widths)):
+        x = array_module(x).pad(x, [(0, 0), (0, 0), *widths], constant_values=fill)
+    return sliding_windows(x, window, places)
+
+
+def empty_windows(x: Array, window: Window, size: Pair) -> tuple[Array, Array]:
+    """A picture of zeros, (N, C, *size), and the view that the windows of x (N, C, OH, OW) have of it."""
+    (n, c, *places), (h, w), (top, left) = x.shape, size, window.padding
+    bottom, right = overhang(window, size, (places[0], places[1]))
+    bordered = array_module(x).zeros((n, c, top + h + bottom, left + w + right), x.dtype)
+    seen = sliding_windows(bordered, window, (places[0], places[1]))
+    return bordered[:, :, top : top + h, left : left + w], seen
+
+
+def first_pixels_inside(x: Array, window: Window, places: Pair) -> Array:
+    """For each window the number of its first pixel that lies on the picture: (N, C, OH, OW), small integers.
+
+    Where all pixels are −∞ none is larger than the first, and that must not be one of the border.
+    """
+    xp, dtype = array_module(x), np.min_scalar_type(math.prod(window.kernel) - 1)
+    down, right = (
+        -(-np.maximum(0, p - s * np.arange(o)) // d)
+        for o, s, p, d in zip(places, window.stride, window.padding, window.dilation, strict=True)
+    )
+    first = xp.asarray((down[:, None] * window.kernel[1] + right).astype(dtype))
+    return xp.broadcast_to(first, (*x.shape[:2], *places)).copy()
+
+
+def switch_origins(window: Window, places: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """The row (OH, 1) and the column (OW,) of each window's first pixel; negative on the border."""
+    rows = np.arange(places[0])[:, None] * window.stride[0] - window.padding[0]
+    return rows, np.arange(places[1]) * window.stride[1] - window.padding[1]
+
+
+def on_device_of(x: Array, counts: Any) -> Any:
+    """`counts` as it is to divide x: a Python number, or an array of x's type beside it."""
+    return array_module(x).asarray(counts, dtype=x.dtype) if isinstance(counts, np.ndarray) else counts

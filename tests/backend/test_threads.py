@@ -1,0 +1,147 @@
+"""Threads: every piece once, errors come out, BLAS gets its threads back, scratch is a thread's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl.backend import threads
+from minidl.backend.threads import get_num_threads, parallel_for, scratch, set_num_threads, split, strips
+
+
+@pytest.fixture
+def three_threads():
+    before = get_num_threads()
+    set_num_threads(3)
+    yield
+    set_num_threads(before)
+
+
+def blas_threads():
+    return [library.num_threads for library in threads._controller().select(user_api="blas").lib_controllers]
+
+
+def test_every_piece_runs_once_with_blas_on_one_thread(three_threads):
+    pytest.importorskip("threadpoolctl")
+    with threads._controller().limit(limits=2, user_api="blas"):
+        before, seen, blas, meeting = blas_threads(), [], [], threading.Barrier(3, timeout=30)
+
+        def run(piece):
+            if piece < 3:
+                meeting.wait()  # three pieces at the same time, or never
+            seen.append(piece)
+            blas.extend(blas_threads())
+
+        parallel_for(np, run, [(i,) for i in range(20)])
+        assert sorted(seen) == list(range(20))
+        assert set(blas) == {1}
+        assert blas_threads() == before
+
+
+TWO_CALLERS = """
+import threading
+import numpy as np
+from minidl.backend import threads
+
+blas = lambda: {library.num_threads for library in threads._controller().lib_controllers}
+counts, seen = np.zeros((2, 50), int), set()
+
+def caller(row):
+    def run(piece):
+        counts[row, piece] += 1
+        seen.update(blas())
+
+    for start in range(0, 50, 10):
+        threads.parallel_for(np, run, [(i,) for i in range(start, start + 10)])
+
+before = blas()
+callers = [threading.Thread(target=caller, args=(row,)) for row in range(2)]
+for thread in callers:
+    thread.start()
+for thread in callers:
+    thread.join()
+assert (counts == 1).all()
+assert seen == {1}, seen
+assert blas() == before, (blas(), before)
+"""
+
+
+def test_callers_in_two_threads_are_both_served_and_blas_gets_its_threads_back():
+    pytest.importorskip("threadpoolctl")
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", TWO_CALLERS], env=environment, check=True)
+
+
+def test_the_first_error_is_raised_after_all_have_ended(three_threads):
+    ended = []
+
+    def run(piece):
+        ended.append(piece)
+        if piece in (4, 7):
+            raise ValueError(f"piece {piece}")
+
+    with pytest.raises(ValueError, match="piece 4"):
+        parallel_for(np, run, [(i,) for i in range(10)])
+    if threads._controller() is not None:
+        assert sorted(ended) == list(range(10))
+
+
+def test_without_threadpoolctl_pieces_follow_each_other(monkeypatch, three_threads):
+    monkeypatch.setattr(threads, "_controller", lambda: None)
+    order, here = [], threading.current_thread()
+    parallel_for(np, lambda i: order.append((i, threading.current_thread())), [(i,) for i in range(5)])
+    assert order == [(i, here) for i in range(5)]
+
+
+def test_number_of_threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert threads._default_num_threads() == 5
+    for nonsense in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
+        assert threads._default_num_threads() >= 1
+    with pytest.raises(ValueError, match="the number of threads must be at least 1, got 0"):
+        set_num_threads(0)
+
+
+def test_scratch_is_used_again_and_never_shared():
+    first = scratch(np, "test", (4, 5), np.float32)
+    assert first.shape == (4, 5)
+    assert np.shares_memory(first, scratch(np, "test", (3,), np.float32))
+    assert not np.shares_memory(first, scratch(np, "test", (3,), np.float64))
+    assert not np.shares_memory(first, scratch(np, "other", (3,), np.float32))
+    assert scratch(np, "test", (100,), np.float32).shape == (100,)
+    others = []
+    thread = threading.Thread(target=lambda: others.append(scratch(np, "test", (3,), np.float32)))
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(others[0], scratch(np, "test", (100,), np.float32))
+
+
+@given(
+    n=st.integers(0, 9),
+    rows=st.integers(0, 9),
+    row_bytes=st.integers(0, 50),
+    limit=st.integers(1, 500),
+    most=st.none() | st.integers(1, 4),
+)
+def test_strips_cover_everything_once_within_the_limit(n, rows, row_bytes, limit, most):
+    counts = np.zeros((n, rows), int)
+    for pictures, part in strips(n, rows, row_bytes, limit, most):
+        counts[pictures, part] += 1
+        size = (pictures.stop - pictures.start, part.stop - part.start)
+        assert size[0] * size[1] * row_bytes <= limit or size == (1, 1)
+        assert most is None or size[0] <= most
+        assert size[0] == 1 or size[1] == rows
+    assert (counts == 1).all()
+
+
+def test_split():
+    assert split(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert split(0, 3) == []
