@@ -248,9 +248,8 @@ def test_drawn_windows(data, name):
         dilation = (1, 1)
     extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
     padding = tuple(data.draw(st.integers(0, k // 2)) for k in kernel)
-    size = tuple(
-        max(1, e - 2 * p) + data.draw(st.integers(0, 4)) for e, p in zip(extent, padding, strict=True)
-    )
+    # A window that sees nothing but border has no largest pixel; there PyTorch writes outside its memory.
+    size = tuple(e - p + data.draw(st.integers(0, 4)) for e, p in zip(extent, padding, strict=True))
     options: dict[str, Any] = {"stride": stride, "padding": padding}
     if name != "avg_pool2d":
         options["dilation"] = dilation
