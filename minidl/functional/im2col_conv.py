@@ -45,7 +45,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: 
             y[pictures] = product.reshape(o, -1, oh, ow).swapaxes(0, 1)
 
     row_bytes = x.shape[1] * math.prod(window.kernel) * ow * y.itemsize
-    most = max(-(-n // 16), ENOUGH_PLACES // max(1, oh * ow))  # pictures to a strip, so that threads share
+    most = max(-(-n // 8), ENOUGH_PLACES // max(1, oh * ow))  # pictures to a strip, so that threads share
     parallel_for(xp, strip, strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], most))
     return y
 

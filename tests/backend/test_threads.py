@@ -47,19 +47,22 @@ def test_every_piece_runs_once_with_blas_on_one_thread(three_threads):
 
 TWO_CALLERS = """
 import threading
+import time
 import numpy as np
 from minidl.backend import threads
 
 blas = lambda: {library.num_threads for library in threads._controller().lib_controllers}
-counts, seen = np.zeros((2, 50), int), set()
+counts, seen = np.zeros((2, 48), int), set()
 
 def caller(row):
     def run(piece):
         counts[row, piece] += 1
+        time.sleep(0.001)
         seen.update(blas())
 
-    for start in range(0, 50, 10):
-        threads.parallel_for(np, run, [(i,) for i in range(start, start + 10)])
+    step = (4, 12)[row]
+    for start in range(0, 48, step):
+        threads.parallel_for(np, run, [(i,) for i in range(start, start + step)])
 
 before = blas()
 callers = [threading.Thread(target=caller, args=(row,)) for row in range(2)]
