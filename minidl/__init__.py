@@ -3,7 +3,9 @@
 from minidl import functional, nn, optim
 from minidl.autograd import Function, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.backend import seed
+from minidl.backend.threads import get_num_threads, set_num_threads
 from minidl.errors import MinidlError
+from minidl.functional.convolution import conv_algorithm
 from minidl.gradcheck import GradcheckResult, gradcheck
 from minidl.tensor import Tensor
 
@@ -13,7 +15,9 @@ __all__ = [
     "GradcheckResult",
     "MinidlError",
     "Tensor",
+    "conv_algorithm",
     "functional",
+    "get_num_threads",
     "grad",
     "gradcheck",
     "is_grad_enabled",
@@ -22,4 +26,5 @@ __all__ = [
     "optim",
     "seed",
     "set_grad_enabled",
+    "set_num_threads",
 ]

@@ -34,7 +34,7 @@ from minidl.functional.arithmetic import (
     subtract,
     where,
 )
-from minidl.functional.convolution import conv2d, conv_transpose2d
+from minidl.functional.convolution import conv2d, conv_algorithm, conv_transpose2d
 from minidl.functional.dropout import dropout
 from minidl.functional.loss import (
     binary_cross_entropy_with_logits,
@@ -81,6 +81,7 @@ __all__ = [
     "clip",
     "concatenate",
     "conv2d",
+    "conv_algorithm",
     "conv_transpose2d",
     "cross_entropy",
     "divide",

@@ -8,16 +8,18 @@ y is linear in x and linear in w. So ∂L/∂x = ∂L/∂y ⋆ᵀ w (the transpo
 in w, and ∂L/∂w = x ⊛ ∂L/∂y (a correlation of two pictures) is linear in x and in ∂L/∂y. The gradients of all
 three are again these three.
 
-How each is computed stands in `im2col_conv.py`.
+How each is computed stands in `im2col_conv.py`, the plain way, and in `winograd.py`, a faster one.
 """
 
 from __future__ import annotations
+
+from types import ModuleType
 
 from minidl.autograd import Function
 from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.errors import ShapeError
-from minidl.functional import im2col_conv
+from minidl.functional import im2col_conv, winograd
 from minidl.functional.reduction import sum as sum_
 from minidl.tensor import Tensor
 
@@ -34,7 +36,8 @@ class Conv2d(Function):
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.size = x.shape[2:]
         self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
-        return im2col_conv.conv2d(x, weight, bias, self.window, self.groups)
+        work = _algorithm(x, weight, self.window, self.groups, min(weight.shape[:2]))
+        return work.conv2d(x, weight, bias, self.window, self.groups)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = self.saved
@@ -58,7 +61,8 @@ class ConvTranspose2d(Function):
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
-        return im2col_conv.conv_transpose2d(x, weight, bias, self.window, self.groups, self.size)
+        work = _algorithm(x, weight, self.window, self.groups, min(weight.shape[:2]))
+        return work.conv_transpose2d(x, weight, bias, self.window, self.groups, self.size)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = self.saved
@@ -84,7 +88,8 @@ class ConvWeight(Function):
     def forward(self, x: Array, y: Array) -> Array:
         self.size = x.shape[2:]
         self.save(x=x if self.needs_grad[1] else None, y=y if self.needs_grad[0] else None)
-        return im2col_conv.conv_weight(x, y, self.window, self.groups)
+        work = _algorithm(x, y, self.window, self.groups, min(x.shape[1], y.shape[1]))
+        return work.conv_weight(x, y, self.window, self.groups)
 
     def backward(self, dw: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, y = self.saved
@@ -193,6 +198,36 @@ def _check_operands(x: Tensor, weight: Tensor, groups: int) -> None:
 
 def _check_bias(bias: Tensor | None, channels: int, weight: Tensor) -> None:
     if bias is not None and bias.shape != (channels,):
-        raise ShapeError(
-            f"expected a bias of ({channels},) for a weight of {weight.shape}, got {bias.shape}"
-        )
+        raise ShapeError(f"expected a bias of ({channels},) for a weight of {weight.shape}, got {bias.shape}")
+
+
+# Which way
+
+ALGORITHMS = ("auto", "im2col", "winograd")
+MANY_CHANNELS = 32
+_chosen = "auto"
+
+
+def conv_algorithm(name: str | None = None) -> str:
+    """Choose how convolutions are computed from now on; returns what is chosen.
+
+    "im2col" is the plain way (`im2col_conv.py`), "winograd" the one with fewer multiplications
+    (`winograd.py`) wherever it is possible, and "auto", the default, takes it where it is faster too: for 3×3
+    filters in steps of 1 between MANY_CHANNELS channels or more.
+
+    Raises:
+        ValueError: there is no algorithm of that name.
+    """
+    global _chosen
+    if name is not None:
+        if name not in ALGORITHMS:
+            raise ValueError(f"no convolution algorithm {name!r}: expected one of {', '.join(ALGORITHMS)}")
+        _chosen = name
+    return _chosen
+
+
+def _algorithm(x: Array, y: Array, window: Window, groups: int, channels: int) -> ModuleType:
+    """The file that does the work for two arrays of `channels` channels or more; both have its functions."""
+    if _chosen == "im2col" or not winograd.can(x, y, window, groups):
+        return im2col_conv
+    return winograd if _chosen == "winograd" or channels >= MANY_CHANNELS else im2col_conv
