@@ -1,5 +1,8 @@
 """What tests share: the same random numbers in every run; drawn pictures, a tiny VGG in VGG16's place."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 import minidl
@@ -31,6 +34,14 @@ def drawn_folder(tmp_path_factory):
     for part, count, seed in (("train", 20, 0), ("valid", 10, 1)):
         save_pictures(folder / part, *draw_cats_and_dogs(count, size=16, seed=seed), ["cats", "dogs"])
     return folder
+
+
+@pytest.fixture(scope="session")
+def dogscats():
+    """The folder of real pictures, train/{cats,dogs} and valid/{cats,dogs}."""
+    if "MINIDL_DOGSCATS" not in os.environ:
+        pytest.skip("MINIDL_DOGSCATS names no folder of real pictures")
+    return Path(os.environ["MINIDL_DOGSCATS"])
 
 
 @pytest.fixture(scope="session")

@@ -196,13 +196,8 @@ def test_a_class_without_a_good_picture_is_refused(root):
         ImageFolder(root, on_error="skip")
 
 
-@pytest.mark.skipif(
-    "MINIDL_DOGSCATS" not in os.environ, reason="MINIDL_DOGSCATS names no folder of real pictures"
-)
-def test_real_cats_and_dogs():
-    train, valid = find_splits(
-        os.environ["MINIDL_DOGSCATS"], transform=Preprocessing().transform(), on_error="skip", sample=50
-    )
+def test_real_cats_and_dogs(dogscats):
+    train, valid = find_splits(dogscats, transform=Preprocessing().transform(), on_error="skip", sample=50)
     assert train.classes == ["cats", "dogs"]
     assert (len(train), len(valid)) == (40, 10)
     assert not train.skipped

@@ -1,6 +1,7 @@
 """Every layout of VGG16 weights gives the same state dict, and what is not VGG16 is refused with a reason.
 
-Most tests use a VGG16 with few channels (`small`), whose files have the names and layouts of the real ones.
+The VGG16 here has few channels (`small`); files of full size, written by Keras and PyTorch, are read in
+tests/test_parity_vgg16.py.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 
 import numpy as np
 import pytest
+from vgg16_layouts import TORCH_BN_CONVOLUTIONS, TORCH_CONVOLUTIONS, keras_layers, timm_file, torch_file
 
 from minidl.data.preprocessing import Preprocessing
 from minidl.errors import WeightsError
@@ -19,16 +21,12 @@ h5py = pytest.importorskip("h5py")
 safetensors = pytest.importorskip("safetensors.numpy")
 
 CLASSES = 3
-TORCH_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-TORCH_BN_CONVOLUTIONS = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
 BN = ("weight", "bias", "running_mean", "running_var")
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 
 
 @pytest.fixture(autouse=True)
-def small(request, monkeypatch):
-    if "slow" in request.keywords:
-        return
+def small(monkeypatch):
     widths = {layer: (64 if layer == "1_1" else 4) for layer in vgg16.CONVOLUTIONS}
     inputs = dict(zip(widths, [3, *widths.values()], strict=False))
     monkeypatch.setattr(vgg16, "CONVOLUTIONS", {layer: (widths[layer], inputs[layer]) for layer in widths})
@@ -79,26 +77,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-# What the other programs do with a state dict.
-
-
-def keras_layers(state, theano=False):
-    """[(kernel, bias)] in Keras's axes, which einsum spells out."""
-    layers = []
-    for name in [*(f"conv{layer}" for layer in vgg16.CONVOLUTIONS), "fc6", "fc7", "fc8"]:
-        if f"{name}.weight" not in state:
-            continue
-        weight = state[f"{name}.weight"]
-        if weight.ndim == 4:
-            kernel = weight[:, :, ::-1, ::-1] if theano else np.einsum("oihw->hwio", weight)
-        elif name == "fc6" and not theano:
-            outputs = len(weight)
-            kernel = np.einsum("ochw->hwco", weight.reshape(outputs, -1, 7, 7)).reshape(-1, outputs)
-        else:
-            kernel = weight.T
-        layers.append((kernel, state[f"{name}.bias"]))
-    return layers
-
+# Keras's names.
 
 BLOCKS = [f"block{b}_conv{i}" for b, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
 DENSE = ["fc1", "fc2", "predictions"]
@@ -123,15 +102,6 @@ def keras_file(state, names, theano=False):
         for name, layer in zip(names, keras_layers(state, theano), strict=False)
         for part, array in zip(parts, layer, strict=True)
     }
-
-
-def torch_file(state, dense=("classifier.0", "classifier.3", "classifier.6"), batch_norm=False):
-    positions = TORCH_BN_CONVOLUTIONS if batch_norm else TORCH_CONVOLUTIONS
-    theirs = dict(zip(("fc6", "fc7", "fc8"), dense, strict=True))
-    for layer, position in zip(vgg16.CONVOLUTIONS, positions, strict=True):
-        theirs |= {f"conv{layer}": f"features.{position}", f"bn{layer}": f"features.{position + 1}"}
-    split = {name: name.split(".") for name in state}
-    return {f"{theirs[layer]}.{item}": state[name] for name, (layer, item) in split.items()}
 
 
 # The layouts.
@@ -187,11 +157,7 @@ def test_torchvision_with_batch_norm(tensors, counters):
 
 
 def test_timm(tensors, state):
-    arrays = torch_file(state, ("pre_logits.fc1", "pre_logits.fc2", "head.fc"))
-    for name, size in (("fc1", 7), ("fc2", 1)):
-        flat = arrays[f"pre_logits.{name}.weight"]
-        arrays[f"pre_logits.{name}.weight"] = flat.reshape(len(flat), -1, size, size)
-    file = tensors(arrays)
+    file = tensors(timm_file(state))
     assert_same(file.state, state)
     assert file.source == "timm"
     assert file.preprocessing == vgg16.TORCHVISION
@@ -347,62 +313,3 @@ def test_unknown_files(tmp_path):
             read_vgg16(tmp_path / "vgg16.h5")
     with pytest.raises(WeightsError, match="No such file"):
         read_vgg16(tmp_path / "vgg16.pth")
-
-
-# Real files of full size: the logits must be the same.
-
-
-def torch_logits(state, x):
-    """VGG16's forward by PyTorch, from minidl's state dict. x: (N, 3, 224, 224)"""
-    torch = pytest.importorskip("torch")
-    F = torch.nn.functional
-    weights = {name: torch.from_numpy(array) for name, array in state.items()}
-    x = torch.from_numpy(x)
-    with torch.no_grad():
-        for layer in vgg16.CONVOLUTIONS:
-            if layer.endswith("_1") and layer != "1_1":
-                x = F.max_pool2d(x, 2)
-            x = F.relu(F.conv2d(x, weights[f"conv{layer}.weight"], weights[f"conv{layer}.bias"], padding=1))
-        x = F.max_pool2d(x, 2).flatten(1)
-        for layer in ("fc6", "fc7"):
-            x = F.relu(F.linear(x, weights[f"{layer}.weight"], weights[f"{layer}.bias"]))
-        return F.linear(x, weights["fc8.weight"], weights["fc8.bias"]).numpy()
-
-
-@pytest.mark.slow
-@pytest.mark.parity
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")
-def test_full_size_keras(tmp_path, monkeypatch):
-    pytest.importorskip("torch")
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    keras = pytest.importorskip("keras")
-    model = keras.applications.VGG16(weights=None, classifier_activation=None)
-    trunk = keras.Model(model.input, model.get_layer("block5_pool").output)
-    x = np.random.default_rng(0).standard_normal((1, 224, 224, 3)).astype(np.float32) * 100
-    expected = keras.ops.convert_to_numpy(model(x))
-    model.save(tmp_path / "vgg16.h5")
-    trunk.save_weights(tmp_path / "notop.weights.h5")
-
-    file = read_vgg16(tmp_path / "vgg16.h5")
-    (tmp_path / "vgg16.h5").unlink()
-    found = torch_logits(file.state, np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-    assert file.num_classes == 1000
-    assert sum(array.size for array in file.state.values()) == 138_357_544
-
-    notop = read_vgg16(tmp_path / "notop.weights.h5")
-    assert notop.num_classes is None
-    assert_same(notop.state, {name: a for name, a in file.state.items() if name.startswith("conv")})
-
-
-@pytest.mark.slow
-@pytest.mark.parity
-def test_full_size_torch(tmp_path):
-    torch = pytest.importorskip("torch")
-    shapes = vgg16._shapes(False, 1000)
-    state = {name: np.random.default_rng(0).random(shape, np.float32) for name, shape in shapes.items()}
-    tensors = {name: torch.from_numpy(array) for name, array in torch_file(state).items()}
-    torch.save(tensors, tmp_path / "vgg16.pth", _use_new_zipfile_serialization=False)
-    file = read_vgg16(tmp_path / "vgg16.pth")
-    (tmp_path / "vgg16.pth").unlink()
-    assert_same(file.state, state)
