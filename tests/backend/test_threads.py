@@ -45,41 +45,43 @@ def test_every_piece_runs_once_with_blas_on_one_thread(three_threads):
         assert blas_threads() == before
 
 
-TWO_CALLERS = """
+def test_a_second_caller_waits_until_the_first_is_served(three_threads):
+    pytest.importorskip("threadpoolctl")
+    served = []
+    second = threading.Thread(target=parallel_for, args=(np, lambda: served.append("second"), [()]))
+
+    def first():
+        second.start()
+        second.join(0.2)  # time enough, if it did not wait
+        served.append("first")
+
+    parallel_for(np, first, [()])
+    second.join()
+    assert served == ["first", "second"]
+
+
+def test_blas_gets_its_threads_back_whoever_calls():
+    """threadpoolctl lets one thread at a time change the setting, and ignores the others without a word."""
+    pytest.importorskip("threadpoolctl")
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", CALLER_AFTER_CALLER], env=environment, check=True)
+
+
+CALLER_AFTER_CALLER = """
 import threading
-import time
 import numpy as np
 from minidl.backend import threads
 
 blas = lambda: {library.num_threads for library in threads._controller().lib_controllers}
-counts, seen = np.zeros((2, 48), int), set()
-
-def caller(row):
-    def run(piece):
-        counts[row, piece] += 1
-        time.sleep(0.001)
-        seen.update(blas())
-
-    step = (4, 12)[row]
-    for start in range(0, 48, step):
-        threads.parallel_for(np, run, [(i,) for i in range(start, start + step)])
-
-before = blas()
-callers = [threading.Thread(target=caller, args=(row,)) for row in range(2)]
-for thread in callers:
-    thread.start()
-for thread in callers:
-    thread.join()
-assert (counts == 1).all()
-assert seen == {1}, seen
+before, seen = blas(), []
+call = lambda: threads.parallel_for(np, lambda: seen.append(blas()), [()])
+call()
+thread = threading.Thread(target=call)
+thread.start()
+thread.join()
+assert seen == [{1}, {1}], seen
 assert blas() == before, (blas(), before)
 """
-
-
-def test_callers_in_two_threads_are_both_served_and_blas_gets_its_threads_back():
-    pytest.importorskip("threadpoolctl")
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
-    subprocess.run([sys.executable, "-c", TWO_CALLERS], env=environment, check=True)
 
 
 def test_the_first_error_is_raised_after_all_have_ended(three_threads):
