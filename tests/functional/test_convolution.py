@@ -163,17 +163,18 @@ def small_network_layer(dtype="float32", pictures=5):
 
 @pytest.mark.parametrize("strip_bytes", [1, 5000, 20000, 1 << 22])
 @pytest.mark.parametrize("enough_places", [1, 256])
-def test_every_way_to_cut_strips_gives_the_same(monkeypatch, strip_bytes, enough_places):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_way_to_cut_strips_gives_the_same(monkeypatch, strip_bytes, enough_places, stride):
     arrays = small_network_layer("float64")
-    expected = all_three(*arrays, padding=1)
+    expected = all_three(*arrays, padding=1, stride=stride)
     monkeypatch.setitem(im2col_conv.STRIP_BYTES, "cpu", strip_bytes)
     monkeypatch.setattr(im2col_conv, "ENOUGH_PLACES", enough_places)
-    for found, whole in zip(all_three(*arrays, padding=1), expected, strict=True):
+    for found, whole in zip(all_three(*arrays, padding=1, stride=stride), expected, strict=True):
         np.testing.assert_allclose(found, whole, atol=1e-11)
 
 
-@pytest.mark.parametrize("groups", [1, 4])
-def test_results_do_not_depend_on_threads(monkeypatch, groups):
+@pytest.mark.parametrize(("groups", "stride"), [(1, 1), (1, 2), (4, 2)])
+def test_results_do_not_depend_on_threads(monkeypatch, groups, stride):
     pytest.importorskip("threadpoolctl")
     monkeypatch.setitem(im2col_conv.STRIP_BYTES, "cpu", 20000)
     x, weight, bias = small_network_layer(pictures=17)
@@ -182,7 +183,7 @@ def test_results_do_not_depend_on_threads(monkeypatch, groups):
     try:
         for threads in (1, 2, 3, 3):
             set_num_threads(threads)
-            runs.append(all_three(x, weight, bias, padding=1, groups=groups))
+            runs.append(all_three(x, weight, bias, stride=stride, padding=1, groups=groups))
     finally:
         set_num_threads(before)
     for run in runs[1:]:
