@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-_generator = np.random.default_rng()
+_generator: np.random.Generator | None = None  # made when first asked for: numpy.random is slow to import
 
 
-def seed(value: int) -> None:
+def seed(value: int | None) -> None:
     """Start the generator anew: the same seed gives the same weights and the same dropout masks."""
     global _generator
     _generator = np.random.default_rng(value)
@@ -21,14 +21,17 @@ def seed(value: int) -> None:
 
 def generator() -> np.random.Generator:
     """The generator that initialisers and dropout draw from."""
+    if _generator is None:
+        seed(None)
+    assert _generator is not None
     return _generator
 
 
 def get_rng_state() -> dict[str, Any]:
     """The generator's state, of plain integers and strings (JSON keeps it exactly)."""
-    return dict(_generator.bit_generator.state)
+    return dict(generator().bit_generator.state)
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
     """Put the generator where `get_rng_state` found it."""
-    _generator.bit_generator.state = state
+    generator().bit_generator.state = state

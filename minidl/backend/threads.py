@@ -12,13 +12,15 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl.backend.device import Array
 from minidl.errors import MissingExtraError, require
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 
 def _default_num_threads() -> int:
@@ -89,6 +91,10 @@ def strips(
 @functools.lru_cache(maxsize=1)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     """The one pool. `process` is part of the key because threads do not survive a fork."""
+    from concurrent.futures import (
+        ThreadPoolExecutor,
+    )  # slow to import, and the first convolution is soon enough
+
     return ThreadPoolExecutor(threads, thread_name_prefix="minidl")
 
 
