@@ -1,0 +1,72 @@
+"""What the README says of the repository is so: the files it names, their lengths, the commands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from minidl.cli import _parser
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CODE_SPANS = re.findall(r"`([^`\n]+)`", README)
+LINKS = re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", README)
+FILE = re.compile(r"(?:[\w-]+/)*[\w.-]+\.(?:py|md|cfg|toml)")  # pictures and weights are the reader's own
+COMMANDS = next(a.choices for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+
+
+def named_files() -> list[str]:
+    """The source files in code spans, and the targets of all relative links."""
+    spans = {span for span in CODE_SPANS if FILE.fullmatch(span)}
+    return sorted(spans | {link.split("#")[0] for link in LINKS})
+
+
+def reading_guide() -> list[tuple[str, int]]:
+    """(file, lines) of each row of the table under "Read the source"."""
+    section = README.partition("\n## Read the source\n")[2].partition("\n## ")[0]
+    table = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in row] for row in table]
+    assert header == ["file", "lines", "what"]
+    return [(FILE.search(file)[0], int(lines)) for file, lines, _ in rows]
+
+
+def command_lines() -> list[str]:
+    """What stands behind each `minidl`, in indented blocks and in code spans."""
+    blocks = re.findall(r"^    (.*)", README, re.MULTILINE)
+    parts = [part.strip() for line in blocks + CODE_SPANS for part in line.split("&&")]
+    return sorted({part.removeprefix("minidl ") for part in parts if part.startswith("minidl ")})
+
+
+def test_every_file_exists():
+    assert "CONTRIBUTING.md" in named_files()
+    assert [name for name in named_files() if not (ROOT / name).exists()] == []
+
+
+def test_the_reading_guide_counts_right():
+    guide = reading_guide()
+    assert len(guide) == 10
+    assert guide == [(name, len((ROOT / name).read_bytes().splitlines())) for name, _ in guide]
+
+
+def test_the_main_commands_are_shown():
+    shown = {line.split()[0] for line in command_lines()}
+    assert {"demo", "finetune", "train", "predict", "evaluate", "submission", "download"} <= shown
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_parses(line):
+    name, *arguments = shlex.split(line, comments=True)
+    assert name in COMMANDS
+    if arguments:  # a name alone is prose
+        assert callable(_parser().parse_args([name, *arguments]).command)
+
+
+def test_every_option_exists():
+    """Also those that the text names without their command."""
+    named = {word for span in CODE_SPANS for word in re.findall(r"(?<!\S)--[a-z-]+", span)}
+    known = {option for command in COMMANDS.values() for option in command._option_string_actions}
+    assert named - known == set()
