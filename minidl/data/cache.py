@@ -7,6 +7,7 @@ from what it was made. While it is being written it has another name (path + ".p
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -147,9 +148,14 @@ class FeatureCache:
 
 
 def describe_files(paths: Sequence[str]) -> list[list]:
-    """[path, size in bytes, time of the last change in ns] of each file, for a fingerprint."""
-    stats = [(path, os.stat(path)) for path in paths]
+    """[absolute path, size in bytes, time of the last change in ns] of each file, for a fingerprint."""
+    stats = [(os.path.abspath(path), os.stat(path)) for path in paths]
     return [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+
+def digest(fingerprint: Any) -> str:
+    """16 hex digits that stand for a fingerprint: another one has others."""
+    return hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16]
 
 
 def _reserve(path: Path) -> None:
@@ -164,4 +170,4 @@ def _plain(fingerprint: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(fingerprint))
 
 
-__all__ = ["FeatureCache", "describe_files"]
+__all__ = ["FeatureCache", "describe_files", "digest"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from minidl.autograd import no_grad
 from minidl.data import DataLoader, FeatureCache, ImageFolder, TensorDataset
-from minidl.data.cache import describe_files
+from minidl.data.cache import describe_files, digest
 from minidl.functional import concatenate
 from minidl.nn import Module
 from minidl.progress import progress_bar
@@ -66,8 +64,7 @@ def cached_features(
     """
     files = describe_files([path for path, _ in pictures.samples])
     fingerprint = {**made_from, "pictures": files, "labels": pictures.targets}
-    key = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16]
-    path = minidl_home() / "features" / key
+    path = minidl_home() / "features" / digest(fingerprint)
     cache = FeatureCache.open(path, fingerprint)
     if cache is None:
         cache = _compute(trunk, pictures, path, fingerprint, title)
@@ -81,7 +78,7 @@ def _compute(trunk: Module, pictures: ImageFolder, path: Any, fingerprint: Any, 
         shape = trunk(Tensor(pictures[0][0][None]).to(device)).shape[1:]
     cache = FeatureCache.create(path, len(pictures), shape, fingerprint)
     loader = DataLoader(pictures, BATCH, num_workers=WORKERS)
-    loader.set_epoch(0, start=cache.written // BATCH)
+    loader.set_epoch(0, start=-(-cache.written // BATCH))  # rounded up: the last batch may be smaller
     saved = time.monotonic()
     with (
         DeferredInterrupt() as interrupt,

@@ -86,7 +86,8 @@ def test_features_are_computed_once(drawn_folder, tiny_vgg, home, tmp_path, monk
     first = run(drawn_folder, tiny_vgg, tmp_path / "1")
     assert len(list((home / "features").iterdir())) == 2
     monkeypatch.setattr(features, "_compute", lambda *_: pytest.fail("the features are there"))
-    second = run(drawn_folder, tiny_vgg, tmp_path / "2")
+    monkeypatch.chdir(drawn_folder.parent)  # the path may be a relative one
+    second = run(drawn_folder.name, tiny_vgg, tmp_path / "2")
     assert_same(weights(first.model), weights(second.model))
 
 
@@ -101,7 +102,10 @@ def test_features_are_the_trunks_features(drawn_folder, tiny_vgg, home):
     assert not computed[0][0].requires_grad
 
 
-def test_interrupted_features_are_continued(drawn_folder, tiny_vgg, home, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("stop", "kept", "batches"), [(3, 16, [1, 8, 8, 1, 4]), (4, 20, [1, 8, 8, 4, 1])], ids=["middle", "end"]
+)
+def test_interrupted_features_are_continued(drawn_folder, tiny_vgg, home, stop, kept, batches):
     model = load_model(tiny_vgg)
     trunk = model.between(until="relu4")
     pictures = ImageFolder(drawn_folder / "train", model.preprocessing.transform())
@@ -110,14 +114,14 @@ def test_interrupted_features_are_continued(drawn_folder, tiny_vgg, home, tmp_pa
 
     def count(module, inputs):
         calls.append(len(inputs[0]))
-        if len(calls) == 3:
+        if len(calls) == stop:
             signal.raise_signal(signal.SIGINT)
 
     with trunk[0].register_forward_pre_hook(count):
-        with pytest.raises(Interrupted, match="after 16 of 20 pictures; what they gave is kept"):
+        with pytest.raises(Interrupted, match=f"after {kept} of 20 pictures; what they gave is kept"):
             cached_features(trunk, pictures, {"run": 2}, "pictures")
         np.testing.assert_array_equal(cached_features(trunk, pictures, {"run": 2}, "pictures").x, whole)
-    assert calls == [1, 8, 8, 1, 4]
+    assert calls == batches
 
 
 @pytest.mark.parametrize("train", ["last", "dense", "all"])
