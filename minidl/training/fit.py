@@ -12,7 +12,7 @@ from typing import Any
 
 from minidl.autograd import no_grad
 from minidl.backend import get_rng_state, set_rng_state
-from minidl.errors import CheckpointError, GradientError
+from minidl.errors import CheckpointError, GradientError, WeightsError
 from minidl.functional import cross_entropy
 from minidl.nn import Module
 from minidl.optim import Optimizer
@@ -91,7 +91,8 @@ def fit(
         on_epoch: called with each new row of the history.
 
     Raises:
-        GradientError: the loss is not finite; names the step. The last checkpoint is from before it.
+        GradientError: the loss, in training or validation, is not finite; names the step. The last
+            checkpoint is from before it.
         Interrupted: Ctrl-C was pressed; the step was finished and the checkpoint saved.
         CheckpointError: a checkpoint could not be written, or is of another model or run.
     """
@@ -120,7 +121,8 @@ def fit(
                     x, y = x.to(device), y.to(device)
                     logits = model(x)
                     cost = loss(logits, y)
-                    _check_finite(cost.item(), progress, optimizer)
+                    place = f"in epoch {progress.epoch + 1} at batch {progress.batch + 1}"
+                    _check_finite(cost.item(), place, optimizer)
                     optimizer.zero_grad()
                     cost.backward()
                     optimizer.step()
@@ -140,9 +142,10 @@ def fit(
                         saved = time.perf_counter()
 
             train_loss, train_accuracy = totals.mean()
-            valid_loss, valid_accuracy = (
-                (None, None) if valid_loader is None else evaluate(model, valid_loader, loss)
-            )
+            valid_loss = valid_accuracy = None
+            if valid_loader is not None:
+                valid_loss, valid_accuracy = evaluate(model, valid_loader, loss)
+                _check_finite(valid_loss, f"in validation after epoch {progress.epoch + 1}", optimizer)
             row = progress.history.append(
                 epoch=progress.epoch + 1,
                 train_loss=train_loss,
@@ -188,11 +191,11 @@ def _train_mode(model: Module) -> None:
             module.eval()
 
 
-def _check_finite(loss: float, progress: Progress, optimizer: Optimizer) -> None:
+def _check_finite(loss: float, place: str, optimizer: Optimizer) -> None:
     if not math.isfinite(loss):
         raise GradientError(
-            f"the loss is {loss} in epoch {progress.epoch + 1} at batch {progress.batch + 1}: the learning "
-            f"rate of {optimizer.param_groups[0]['lr']:g} is probably too high, try a tenth of it"
+            f"the loss is {loss} {place}: the learning rate of {optimizer.param_groups[0]['lr']:g} is "
+            "probably too high, try a tenth of it"
         )
 
 
@@ -219,17 +222,24 @@ def _resume(path: Path, model: Module, optimizer: Optimizer, schedule: Any, load
     training = read_metadata(path).get("training")
     if training is None:
         raise CheckpointError(f"{path} holds a model only: no run can be resumed from it")
-    if (training["seed"], training["batches"]) != (loader.seed, len(loader)):
-        raise CheckpointError(
-            f"{path} was trained on {training['batches']} batches with seed {training['seed']}, these are "
-            f"{len(loader)} with seed {loader.seed}: resume with the pictures, batch size and seed of then"
-        )
-    load_checkpoint(path, model, optimizer)
-    if schedule is not None:
-        schedule.load_state_dict(training["schedule"])
-    set_rng_state(training["random"])
-    history = History(training["history"])
-    return Progress(training["epoch"], training["batch"], Totals(**training["totals"]), history)
+    try:
+        if (training["seed"], training["batches"]) != (loader.seed, len(loader)):
+            raise CheckpointError(
+                f"{path} was trained on {training['batches']} batches with seed {training['seed']}, these "
+                f"are {len(loader)} with seed {loader.seed}: resume with the pictures, batch size and seed "
+                "of then"
+            )
+        history = History(training["history"])
+        progress = Progress(training["epoch"], training["batch"], Totals(**training["totals"]), history)
+        load_checkpoint(path, model, optimizer)
+        if schedule is not None:
+            schedule.load_state_dict(training["schedule"])
+        set_rng_state(training["random"])
+    except WeightsError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(f"{path}: its notes on the run are damaged, so it cannot go on") from None
+    return progress
 
 
 def _farewell(progress: Progress, folder: Path | None) -> str:

@@ -20,7 +20,7 @@ class History:
     """One row for each epoch.
 
     Columns: `epoch` counts from 1; losses are means over the pictures, in nats; accuracies are fractions;
-    `lr` is the learning rate of the last step; `seconds` is the wall time of training and validation.
+    `lr` is the learning rate when the epoch was over; `seconds` is the wall time of training and validation.
     `valid_loss` and `valid_accuracy` are None where there were no validation pictures.
     """
 

@@ -12,6 +12,7 @@ from minidl.data import DataLoader, TensorDataset
 from minidl.errors import CheckpointError, GradientError
 from minidl.nn import BatchNorm1d, Dropout, Linear, ReLU, Sequential
 from minidl.optim import SGD, Adam, OneCycleLR
+from minidl.training.checkpoint import read_metadata, save_checkpoint
 from minidl.training.fit import BEST, LAST, evaluate, fit
 from minidl.training.history import History
 from minidl.training.interrupt import Interrupted
@@ -184,6 +185,28 @@ def test_a_loss_that_explodes_names_the_step_and_the_cause():
         ),
     ):
         fit(setup.model, setup.train_loader, optimizer=optimizer, epochs=9)
+
+
+def test_a_loss_that_explodes_in_the_last_step_is_found_in_validation(tmp_path):
+    setup = Setup()
+    optimizer = SGD(setup.model.parameters(), lr=1e38)
+    one_batch = DataLoader(setup.train_loader.dataset, 50)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(GradientError, match=r"the loss is (nan|inf) in validation after epoch 1: the learning"),
+    ):
+        fit(setup.model, one_batch, setup.valid_loader, optimizer=optimizer, epochs=1, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", [{"totals": {"lost": 1}}, {"epoch": None, "random": {}}, {"history": 1}])
+def test_damaged_notes_are_refused(tmp_path, damage):
+    setup = Setup()
+    setup.fit(tmp_path, epochs=1)
+    training = read_metadata(tmp_path / LAST)["training"] | damage
+    save_checkpoint(tmp_path / LAST, setup.model, setup.optimizer, training)
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: its notes on the run are damaged"):
+        Setup().fit(tmp_path, resume=True)
 
 
 def test_frozen_parts_stay_in_eval_mode():
