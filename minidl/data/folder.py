@@ -207,12 +207,14 @@ def find_splits(
         sample: so many pictures in all, the fraction `valid` of them for validation.
 
     Raises:
-        DataError: see ImageFolder; one class only; the classes of train and valid differ.
+        DataError: see ImageFolder; one class only; the classes of train and valid differ; valid/ alone.
     """
     root = Path(root)
     train_root = root / "train" if (root / "train").is_dir() else root
     valid_root = next((root / n for n in ("valid", "val", "validation") if (root / n).is_dir()), None)
-    if train_root is root or valid_root is None:
+    if train_root is root and valid_root is not None:
+        raise DataError(f"{root} has {valid_root.name}/, but no train/ beside it")
+    if valid_root is None:
         whole = ImageFolder(train_root, transform, on_error, sample, seed)
         whole.check_classes()
         train, held_out = whole.split(valid, seed)

@@ -1,7 +1,7 @@
 """Training: the loop, fine-tuning, metrics, history, checkpoints."""
 
 from minidl.training.checkpoint import load_checkpoint, load_model, read_metadata, save_checkpoint
-from minidl.training.finetune import finetune
+from minidl.training.finetune import finetune, load_pretrained
 from minidl.training.fit import evaluate, fit
 from minidl.training.history import History
 from minidl.training.interrupt import Interrupted
@@ -25,6 +25,7 @@ __all__ = [
     "fit",
     "load_checkpoint",
     "load_model",
+    "load_pretrained",
     "log_loss",
     "picture_id",
     "predict",

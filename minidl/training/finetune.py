@@ -25,14 +25,21 @@ from typing import Any, NamedTuple
 from minidl import backend
 from minidl.data import DataLoader, RandomAffine, RandomHorizontalFlip, find_splits
 from minidl.data.cache import describe_files
-from minidl.errors import DataError
+from minidl.errors import DataError, WeightsError
 from minidl.models import VGG
 from minidl.nn import Module, ReLU, Sequential
 from minidl.training.checkpoint import is_checkpoint, load_model
 from minidl.training.features import WORKERS, TrunkLoader, cached_features
 from minidl.training.fit import fit
 from minidl.training.history import Row
-from minidl.training.run import Result, finish_run, make_optimizer, new_folder, start_run
+from minidl.training.run import (
+    Result,
+    describe_pictures,
+    finish_run,
+    make_optimizer,
+    new_folder,
+    start_run,
+)
 from minidl.weights.load import load_vgg16
 
 
@@ -101,8 +108,9 @@ def finetune(
     if train not in DEFAULTS:
         raise DataError(f"train must be one of {', '.join(DEFAULTS)}, got {train!r}")
     default = DEFAULTS[train]
-    optimizer = optimizer or default.optimizer
-    lr, batch_size = lr or default.lr, batch_size or default.batch_size
+    optimizer = default.optimizer if optimizer is None else optimizer
+    lr = default.lr if lr is None else lr
+    batch_size = default.batch_size if batch_size is None else batch_size
     backend.seed(seed)
 
     train_pictures, valid_pictures = find_splits(folder, valid, seed, on_error=on_error, sample=sample)
@@ -131,7 +139,10 @@ def finetune(
         "device": device,
     }
     out = new_folder(f"{Path(folder).resolve().name}-{train}") if out is None else Path(out)
-    inputs = {"weights": describe_files([os.path.abspath(weights)]), "pictures": len(train_pictures)}
+    inputs = {
+        "weights": describe_files([os.fspath(weights)]),
+        "pictures": describe_pictures(train_pictures, valid_pictures),
+    }
     start_run(out, "finetune", options, inputs, resume, may_change=["epochs"])
 
     assert model.preprocessing is not None
@@ -171,12 +182,18 @@ def finetune(
 
 
 def load_pretrained(path: str | os.PathLike) -> VGG:
-    """The model that minidl saved at `path`, or the VGG16 that somebody else did.
+    """The model that minidl saved at `path`, or the VGG16 that somebody else did, with its preprocessing.
 
     Raises:
         WeightsError, CheckpointError: the file cannot be used.
     """
-    return load_model(path) if is_checkpoint(path) else load_vgg16(path)
+    model = load_model(path) if is_checkpoint(path) else load_vgg16(path)
+    if model.preprocessing is None:
+        raise WeightsError(
+            f"{os.fspath(path)} does not say what its model expects of a picture: set model.preprocessing "
+            "before it is saved"
+        )
+    return model
 
 
 def _cut(model: VGG, train: str) -> tuple[Module | None, Sequential]:

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from minidl.data import ImageFolder
+from minidl.data.cache import describe_files, digest
 from minidl.errors import CheckpointError, DataError
 from minidl.files import write_text
 from minidl.models import VGG
 from minidl.nn import Module
 from minidl.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from minidl.training.checkpoint import load_checkpoint, save_checkpoint
-from minidl.training.fit import BEST
+from minidl.training.fit import BEST, LAST
 from minidl.training.history import History
 from minidl.training.metrics import Predictions, predict
 
@@ -75,6 +76,11 @@ def new_folder(name: str) -> Path:
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def describe_pictures(*folders: ImageFolder) -> str:
+    """What tells whether the pictures are still the same: a digest of their paths, sizes and times."""
+    return digest(describe_files([path for folder in folders for path, _ in folder.samples]))
+
+
 def start_run(
     folder: Path,
     command: str,
@@ -85,6 +91,8 @@ def start_run(
 ) -> None:
     """Make the folder and note in it what the run depends on; to resume one, check that this is the same.
 
+    A folder in which nothing was learned yet is written over: there is nothing to lose.
+
     Args:
         command: which kind of run it is.
         options: the arguments of the run, JSON-able.
@@ -94,10 +102,12 @@ def start_run(
 
     Raises:
         CheckpointError: there is a run already and it is not to be resumed, or it depends on something else.
+        DataError: there would be no epoch.
     """
-    path = folder / OPTIONS
+    if options["epochs"] < 1:
+        raise DataError(f"epochs must be at least 1, got {options['epochs']}")
     now = json.loads(json.dumps({"command": command, "options": options, "inputs": inputs}))
-    if path.exists():
+    if any((folder / name).exists() for name in (LAST, MODEL)):
         if not resume:
             raise CheckpointError(f"{folder} holds a run already: resume it, or choose another folder")
         then = _read(folder, command)
@@ -111,7 +121,7 @@ def start_run(
             if value != then["inputs"].get(name):
                 raise CheckpointError(f"{folder} cannot be resumed: the {name} changed since it was started")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(now, indent=1) + "\n")
+    write_text(folder / OPTIONS, json.dumps(now, indent=1) + "\n")
 
 
 def read_options(folder: str | os.PathLike, command: str) -> dict[str, Any]:
@@ -164,6 +174,7 @@ __all__ = [
     "MODEL",
     "OPTIMIZERS",
     "Result",
+    "describe_pictures",
     "finish_run",
     "make_optimizer",
     "new_folder",

@@ -13,7 +13,14 @@ from minidl.models import VGG
 from minidl.optim import OneCycleLR
 from minidl.training.fit import fit
 from minidl.training.history import Row
-from minidl.training.run import Result, finish_run, make_optimizer, new_folder, start_run
+from minidl.training.run import (
+    Result,
+    describe_pictures,
+    finish_run,
+    make_optimizer,
+    new_folder,
+    start_run,
+)
 
 BLOCKS = ((16,), (32,), (64,), (128,))
 WEIGHT_DECAY = 5e-4
@@ -86,7 +93,7 @@ def train_from_scratch(
     optim = make_optimizer(optimizer, model.parameters(), lr, weight_decay=WEIGHT_DECAY)
     schedule = OneCycleLR(optim, max_lr=lr, total_steps=epochs * len(train_loader))
     out = new_folder(f"{Path(folder).resolve().name}-scratch") if out is None else Path(out)
-    start_run(out, "train", options, {"pictures": len(train_pictures)}, resume)
+    start_run(out, "train", options, {"pictures": describe_pictures(train_pictures, valid_pictures)}, resume)
 
     history = fit(
         model,

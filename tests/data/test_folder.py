@@ -122,6 +122,9 @@ def test_find_splits_uses_train_and_valid(tmp_path):
         find_splits(tmp_path)
     (tmp_path / "valid").rename(tmp_path / "elsewhere")
     assert [len(part) for part in find_splits(tmp_path, 0.25)] == [12, 4]
+    (tmp_path / "train").rename(tmp_path / "valid")
+    with pytest.raises(DataError, match="has valid/, but no train/ beside it"):
+        find_splits(tmp_path)
 
 
 def test_one_class_cannot_be_trained_on(root):

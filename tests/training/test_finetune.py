@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import pytest
 
 from minidl.data import DataLoader, ImageFolder
 from minidl.errors import CheckpointError, DataError, WeightsError
-from minidl.training import finetune, load_model, predict, read_metadata
+from minidl.models import VGG
+from minidl.training import finetune, load_model, predict, read_metadata, save_checkpoint
 from minidl.training.features import TrunkLoader, cached_features
 from minidl.training.finetune import load_pretrained
 from minidl.training.interrupt import Interrupted
@@ -26,7 +28,7 @@ def weights(model):
 def changed(model, tiny_vgg):
     """The layers whose weights are not those of the file any more."""
     before, after = weights(load_model(tiny_vgg)), weights(model)
-    names = (name for name in before if not np.array_equal(before[name], after[name]))
+    names = (name for name in after if not np.array_equal(before.get(name), after[name]))
     return sorted({name.partition(".")[0] for name in names})
 
 
@@ -197,6 +199,50 @@ def test_a_run_is_not_resumed_with_other_weights(drawn_folder, tiny_vgg, home, t
         run(drawn_folder, copy, tmp_path / "run", epochs=1, resume=True)
 
 
+def test_a_run_is_not_resumed_with_other_pictures(drawn_folder, tiny_vgg, home, tmp_path):
+    folder = tmp_path / "drawn"
+    shutil.copytree(drawn_folder, folder)
+    run(folder, tiny_vgg, tmp_path / "run", epochs=1)
+    one, other = sorted((folder / "valid" / "cats").iterdir())[:2]
+    shutil.copy(one, other)  # as many as before
+    with pytest.raises(CheckpointError, match="cannot be resumed: the pictures changed since it was started"):
+        run(folder, tiny_vgg, tmp_path / "run", epochs=1, resume=True)
+
+
+def test_a_run_that_failed_before_it_learned_is_started_anew(drawn_folder, tiny_vgg, home, tmp_path):
+    folder = tmp_path / "drawn"
+    shutil.copytree(drawn_folder, folder)
+    bad = folder / "train" / "cats" / "bad.jpg"
+    bad.write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        run(folder, tiny_vgg, tmp_path / "run", epochs=1)
+    bad.unlink()
+    assert len(run(folder, tiny_vgg, tmp_path / "run", epochs=1).history) == 1
+
+
+def test_a_model_without_notes_is_not_overwritten(drawn_folder, tiny_vgg, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"somebody's")
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        run(drawn_folder, tiny_vgg, tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds no run: run\.json"):
+        run(drawn_folder, tiny_vgg, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("train", ["last", "dense", "all"])
+def test_weights_without_the_dense_layers(drawn_folder, tiny_vgg, home, tmp_path, train):
+    whole = load_model(tiny_vgg)
+    model = VGG(**{**whole.config, "num_classes": None})
+    model.load_state_dict(whole.state_dict(), strict=False)
+    model.preprocessing = whole.preprocessing
+    save_checkpoint(tmp_path / "notop", model)
+    result = run(drawn_folder, tmp_path / "notop", tmp_path / "run", train=train)
+    assert changed(result.model, tmp_path / "notop") == (
+        ["conv1_1", "conv2_1", "conv2_2", "fc3"] if train == "all" else ["fc3"]
+    )
+    assert result.model.fc3.weight.shape == (2, 8 * 4 * 4)
+    assert_same(weights(load_model(tmp_path / "run" / "model.safetensors")), weights(result.model))
+
+
 def test_wrong_arguments(drawn_folder, tiny_vgg, tmp_path):
     with pytest.raises(DataError, match="train must be one of last, dense, all, got 'first'"):
         run(drawn_folder, tiny_vgg, tmp_path / "run", train="first")
@@ -204,11 +250,18 @@ def test_wrong_arguments(drawn_folder, tiny_vgg, tmp_path):
         run(drawn_folder, tiny_vgg, tmp_path / "run", optimizer="magic")
     with pytest.raises(WeightsError, match="nothing"):
         run(drawn_folder, tmp_path / "nothing", tmp_path / "run")
+    with pytest.raises(DataError, match="epochs must be at least 1, got 0"):
+        run(drawn_folder, tiny_vgg, tmp_path / "run", epochs=0)
+    with pytest.raises(DataError, match="batch_size must be at least 1, got 0"):
+        run(drawn_folder, tiny_vgg, tmp_path / "other", batch_size=0, train="all")
     assert not (tmp_path / "run").exists()
 
 
 def test_pretrained_is_ours_or_somebodys(tiny_vgg, tmp_path):
     assert load_pretrained(tiny_vgg).config["num_classes"] == 5
+    save_checkpoint(tmp_path / "plain", VGG(**load_model(tiny_vgg).config))
+    with pytest.raises(WeightsError, match="plain does not say what its model expects of a picture"):
+        load_pretrained(tmp_path / "plain")
     (tmp_path / "other").write_bytes(b"whatever")
     with pytest.raises(WeightsError, match="not a weight file"):
         load_pretrained(tmp_path / "other")
