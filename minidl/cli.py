@@ -1,21 +1,25 @@
 """The command line: each command is a few lines that call the library.
 
-An error is one sentence on stderr and exit status 1; a wrong usage has status 2, an interruption 130.
+An error is one sentence on stderr and exit status 1; a wrong usage has status 2, an interruption 130, and a
+reader who closes the pipe 141, as for any command in a shell.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import io
 import math
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minidl.data import DataLoader, ImageFolder
+from minidl.data import Compose, DataLoader, ImageFolder
 from minidl.data.pictures import open_picture
-from minidl.errors import DataError, MinidlError
+from minidl.errors import CheckpointError, DataError, MinidlError
 from minidl.models import VGG, vgg16
 from minidl.nn import summary
 from minidl.tensor import Tensor
@@ -27,6 +31,7 @@ from minidl.training import (
     best_clip,
     finetune,
     load_model,
+    load_pretrained,
     picture_id,
     predict,
     read_metadata,
@@ -36,7 +41,7 @@ from minidl.training import (
 )
 from minidl.training.demo import comparison_table, run_demo, save_demo
 from minidl.training.history import Row
-from minidl.training.run import new_folder
+from minidl.training.run import OPTIONS, new_folder
 from minidl.visualize.report import write_report
 from minidl.weights.download import PUBLISHED, download_vgg16
 
@@ -45,13 +50,19 @@ BATCH = 8  # pictures at once where nothing is learned
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file may be no text, a console may lack ±
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
         arguments.command(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         return _complain(interrupt, 130)
     except MinidlError as error:
         return _complain(error, 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 141
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return _complain(f"{place}{error.strerror or error}", 1)
@@ -95,20 +106,18 @@ def _announce(stage: str) -> None:
 
 
 def _finetune(arguments: argparse.Namespace) -> None:
-    _report(finetune(**_run_options(arguments), on_epoch=_print_epoch), "finetune", "Fine-tuning VGG16")
+    result = finetune(**_run_options(arguments, finetune), on_epoch=_print_epoch)
+    _report(result, "finetune", "Fine-tuning VGG16")
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    _report(
-        train_from_scratch(**_run_options(arguments), on_epoch=_print_epoch),
-        "train",
-        "A small VGG from scratch",
-    )
+    result = train_from_scratch(**_run_options(arguments, train_from_scratch), on_epoch=_print_epoch)
+    _report(result, "train", "A small VGG from scratch")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    model = load_model(_checkpoint(arguments.checkpoint)).to(arguments.device)
-    pictures = ImageFolder(arguments.folder, _preprocessing(model).transform(), on_error=arguments.on_error)
+    model, transform = _load(arguments)
+    pictures = ImageFolder(arguments.folder, transform, on_error=arguments.on_error)
     if pictures.classes != model.classes:
         raise DataError(
             f"{arguments.folder} has the classes {', '.join(pictures.classes)}, "
@@ -122,8 +131,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _predict_pictures(arguments: argparse.Namespace) -> None:
-    model = load_model(_checkpoint(arguments.checkpoint)).to(arguments.device)
-    transform = _preprocessing(model).transform()
+    model, transform = _load(arguments)
     for path in arguments.pictures:
         x = Tensor(transform(open_picture(path))[None])
         predictions = predict(model, [(x, Tensor([0]))])
@@ -137,20 +145,15 @@ def _predict_pictures(arguments: argparse.Namespace) -> None:
 
 
 def _submission(arguments: argparse.Namespace) -> None:
-    path = _checkpoint(arguments.checkpoint)
-    model = load_model(path).to(arguments.device)
+    model, transform = _load(arguments)
     classes = model.classes or []
     if len(classes) != 2:
         raise DataError(
-            f"{path}: a submission needs a model of two classes, this one has {model.config['num_classes']}"
+            f"{arguments.checkpoint}: a submission needs a model of two classes, "
+            f"this one has {model.config['num_classes']}"
         )
-    clip = arguments.clip
-    if clip is None:
-        validation = (read_metadata(path).get("training") or {}).get("validation")
-        if validation is None:
-            raise DataError(f"{path} does not say how accurate it is: choose the bound with --clip")
-        clip = best_clip(**validation)
-    pictures = ImageFolder(arguments.folder, _preprocessing(model).transform(), on_error=arguments.on_error)
+    clip = _noted_clip(arguments.checkpoint) if arguments.clip is None else arguments.clip
+    pictures = ImageFolder(arguments.folder, transform, on_error=arguments.on_error)
     ids = [picture_id(path) for path, _ in pictures.samples]
     write_submission(arguments.out, ids, _predict(model, pictures).probabilities[:, 1], clip)
     print(
@@ -171,12 +174,17 @@ def _download(arguments: argparse.Namespace) -> None:
 # What several commands need
 
 
-def _run_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `finetune` or `train_from_scratch`; of a run to be resumed, its own."""
+def _run_options(arguments: argparse.Namespace, run: Callable) -> dict[str, Any]:
+    """The arguments of `run`, `finetune` or `train_from_scratch`; of a run to be resumed, its own."""
     given = dict(vars(arguments))
     name, _, usage_error, resume = (given.pop(key) for key in ("name", "command", "usage_error", "resume"))
     if resume is not None:
-        return {**read_options(resume, name), **given, "out": resume, "resume": True}
+        options = {**read_options(resume, name), **given, "out": resume, "resume": True}
+        try:
+            inspect.signature(run).bind(**options)
+        except TypeError as error:
+            raise CheckpointError(f"{Path(resume) / OPTIONS} is of another minidl: {error}") from None
+        return options
     for option, word in (("folder", "DIR"), ("weights", "--weights")):
         if option not in given and (option == "folder" or name == "finetune"):
             usage_error(f"{word} is required, unless a run is resumed")
@@ -188,10 +196,22 @@ def _checkpoint(path: str) -> Path:
     return Path(path) / MODEL if Path(path).is_dir() else Path(path)
 
 
-def _preprocessing(model: VGG) -> Any:
-    if model.preprocessing is None:
-        raise DataError("the checkpoint does not say what its model expects of a picture")
-    return model.preprocessing
+def _load(arguments: argparse.Namespace) -> tuple[VGG, Compose]:
+    """The model that classifies pictures, on its device, and what prepares them for it."""
+    model = load_pretrained(_checkpoint(arguments.checkpoint))
+    if model.config["num_classes"] is None:
+        raise DataError(f"{arguments.checkpoint} has no dense layers that tell classes: fine-tune it first")
+    assert model.preprocessing is not None
+    return model.to(arguments.device), model.preprocessing.transform()
+
+
+def _noted_clip(checkpoint: str) -> float:
+    """The best bound for a submission by the validation that the checkpoint tells of."""
+    try:
+        return best_clip(**read_metadata(_checkpoint(checkpoint))["training"]["validation"])
+    except (KeyError, TypeError, ZeroDivisionError):
+        message = f"{checkpoint} does not say how accurate it is: choose the bound with --clip"
+        raise DataError(message) from None
 
 
 def _predict(model: VGG, pictures: ImageFolder) -> Predictions:
@@ -254,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("demo", help="watch a VGG learn cats from dogs, on drawings: two minutes")
     command.set_defaults(command=_demo)
     command.add_argument("--seeds", type=_count, default=1, metavar="N", help="how often to repeat it (1)")
-    command.add_argument("--seed", type=int, default=0, help="the first seed (0)")
+    command.add_argument("--seed", type=_seed, default=0, help="the first seed (0)")
     command.add_argument("--out", metavar="RUN", help="folder for the results (a new one in runs/)")
 
     command = commands.add_parser("finetune", help="teach VGG16 the classes of a folder of pictures")
@@ -315,7 +335,7 @@ def _add_run(command: argparse.ArgumentParser, run: Any) -> None:
     command.add_argument(
         "--valid", type=_share, metavar="SHARE", help="share held out where there is no valid/ (0.2)"
     )
-    command.add_argument("--seed", type=int)
+    command.add_argument("--seed", type=_seed)
     command.add_argument("--out", metavar="RUN", help="folder for the results (a new one in runs/)")
     command.add_argument(
         "--resume", metavar="RUN", default=None, help="continue an interrupted run, with its options"
@@ -326,7 +346,7 @@ def _add_run(command: argparse.ArgumentParser, run: Any) -> None:
 
 def _add_model(command: argparse.ArgumentParser, run: Any) -> None:
     command.set_defaults(command=run)
-    command.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or VGG16")
     _add_device(command, default="cpu")
 
 
@@ -355,5 +375,6 @@ def _number(kind: Any, low: float, high: float, expected: str) -> Any:
 
 
 _count = _number(int, 0, math.inf, "a whole number above 0")
+_seed = _number(int, -1, math.inf, "a whole number, 0 or above")
 _positive = _number(float, 0, math.inf, "a number above 0")
 _share = _number(float, 0, 1, "a number between 0 and 1")

@@ -13,7 +13,9 @@ import pytest
 
 from minidl import cli
 from minidl.cli import main
-from minidl.training import History
+from minidl.data import Preprocessing
+from minidl.models import VGG
+from minidl.training import History, load_model, save_checkpoint
 
 
 @pytest.fixture
@@ -175,6 +177,10 @@ def test_python_m_minidl_is_the_same(monkeypatch, capsys):
             ["train", "pictures", "--valid", "1"],
             "argument --valid: expected a number between 0 and 1, got '1'",
         ),
+        (
+            ["train", "pictures", "--seed", "-1"],
+            "argument --seed: expected a whole number, 0 or above, got '-1'",
+        ),
         (["download", "resnet"], "invalid choice: 'resnet'"),
     ],
 )
@@ -276,6 +282,10 @@ def test_a_run_that_is_there_is_not_overwritten(run, drawn_folder, tiny_vgg, fin
             '{"command": "train", "options": {}, "inputs": {}}',
             "holds a run of minidl train, not of minidl finetune",
         ),
+        (
+            '{"command": "finetune", "options": {"folder": "a", "weights": "b", "depth": 3}, "inputs": {}}',
+            "run.json is of another minidl: got an unexpected keyword argument 'depth'",
+        ),
     ],
 )
 def test_nothing_to_resume(run, tmp_path, notes, message):
@@ -295,6 +305,20 @@ def test_a_submission_needs_numbers(run, drawn_folder, finished, tmp_path):
 
 def test_a_model_without_classes_gives_no_submission(run, drawn_folder, tiny_vgg):
     fails(run("submission", tiny_vgg, drawn_folder), "needs a model of two classes, this one has 5")
+
+
+def test_a_model_that_does_not_classify(run, drawn_folder, tiny_vgg, tmp_path):
+    model = VGG(**{**load_model(tiny_vgg).config, "num_classes": None})
+    model.preprocessing = Preprocessing()
+    save_checkpoint(tmp_path / "notop", model)
+    message = "notop has no dense layers that tell classes: fine-tune it first"
+    fails(run("predict", tmp_path / "notop", next((drawn_folder / "valid" / "cats").iterdir())), message)
+
+
+@pytest.mark.parametrize("training", [None, {"validation": {"accuracy": 1.0}}, {"validation": 3}, []])
+def test_without_an_accuracy_a_submission_needs_a_bound(run, finished, drawn_folder, tmp_path, training):
+    save_checkpoint(tmp_path / "model", load_model(finished / "model.safetensors"), training=training)
+    fails(run("submission", tmp_path / "model", drawn_folder), "choose the bound with --clip")
 
 
 def test_a_folder_that_cannot_be_written(run, drawn_folder, tiny_vgg, tmp_path):
@@ -320,6 +344,29 @@ sys.exit(main())
 """
 
 
+CODE = "import sys; from minidl.cli import main; sys.exit(main())"
+
+
+def test_a_reader_who_leaves_gets_no_complaint(finished):
+    with start(CODE, "summary", finished) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_a_name_that_is_no_text_is_printed(finished, drawn_folder, tmp_path):
+    picture = os.fsencode(tmp_path) + b"/\xff.png"
+    try:
+        shutil.copy(next((drawn_folder / "valid" / "cats").iterdir()), picture)
+    except OSError:
+        pytest.skip("the file system takes only text for a name")
+    command = [sys.executable, "-c", CODE, "predict", finished, picture]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    process = subprocess.run(command, capture_output=True, env=environment, timeout=60)
+    assert process.returncode == 0, process.stderr
+    assert b"\\udcff.png\t" in process.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs POSIX limits")
 def test_a_full_disk(drawn_folder, tiny_vgg, home, tmp_path):
@@ -335,8 +382,7 @@ def test_a_full_disk(drawn_folder, tiny_vgg, home, tmp_path):
 @pytest.mark.slow
 def test_control_c_saves_and_exits_with_130(drawn_folder, tiny_vgg, home, tmp_path):
     out = tmp_path / "run"
-    code = "import sys; from minidl.cli import main; sys.exit(main())"
-    process = start(code, "finetune", drawn_folder, "--weights", tiny_vgg, "--out", out, "--epochs", 10_000)
+    process = start(CODE, "finetune", drawn_folder, "--weights", tiny_vgg, "--out", out, "--epochs", 10_000)
     waited = time.monotonic() + 30
     while not (out / "history.csv").exists() and time.monotonic() < waited:
         time.sleep(0.01)
