@@ -27,6 +27,7 @@ The price is accuracy: with entries up to 8 in A and 5 in B, rounding errors are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -71,12 +72,13 @@ A = np.array(
 )
 INPUT, FILTER, OUTPUT = np.kron(B.T, B.T), np.kron(G, G), np.kron(A.T, A.T)
 FREQUENCIES = split(36, 3)
-ROUND_BYTES = 24 << 20  # of V and M: they stay in the last cache between the steps
-BLOCK_BYTES = 1 << 20  # of tiles before or after their transform: they stay in the cache of one core
+STRIP = 196  # tiles that one thread takes through all three steps: they stay in its cache
+ROUND_BYTES = 24 << 20  # of V and ∂L/∂M, which all threads share
+BLOCK_BYTES = 1 << 20  # of tiles that one thread transforms at a time
 
 
 @dataclass(frozen=True)
-class Round:
+class Tiles:
     """Some tiles to be worked on together: those in these rows of tiles, of these pictures."""
 
     pictures: slice
@@ -87,25 +89,18 @@ class Round:
     def shape(self) -> tuple[int, int, int]:
         return self.pictures.stop - self.pictures.start, self.rows.stop - self.rows.start, self.across
 
-    @property
-    def tiles(self) -> int:
-        p, r, c = self.shape
-        return p * r * c
-
-    def blocks(self, channels: int) -> list[tuple[slice]]:
-        """The channels in blocks that are transformed at once."""
-        return [(block,) for block in split(channels, max(1, BLOCK_BYTES // (36 * 4 * self.tiles)))]
+    def __len__(self) -> int:
+        return math.prod(self.shape)
 
 
-def rounds(shape: tuple[int, ...], channels: int) -> Iterator[Round]:
-    """All tiles of an output (N, O, H, W), so many at a time that `channels` of them fit into ROUND_BYTES."""
+def cut(shape: tuple[int, ...], limit: int) -> Iterator[Tiles]:
+    """All tiles of an output (N, O, H, W), about `limit` at a time, in two pieces at least if N > 1."""
     n, _, h, w = shape
     down, across = -(-h // 4), -(-w // 4)
-    rows = max(1, ROUND_BYTES // (36 * 4 * channels * across))
-    together = max(1, rows // down)
+    together = max(1, min(limit // (down * across), -(-n // 2)))
     for pictures in split(n, together):
-        for part in split(down, rows):
-            yield Round(pictures, part, across)
+        for rows in split(down, max(1, limit // across)):
+            yield Tiles(pictures, rows, across)
 
 
 def can(x: Array, y: Array, window: Window, groups: int) -> bool:
@@ -126,15 +121,14 @@ def conv2d(
     (n, c), o = x.shape[:2], weight.shape[0]
     y = np.empty((n, o, *window.places(x.shape[2:])), np.float32)
     u = (FILTER @ weight.reshape(o * c, 9).T).reshape(36, o, c)
-    for here in rounds(y.shape, c + o):
-        v = input_tiles(x, window.padding, here)
-        m = scratch(np, "m", (36, o, here.tiles), np.float32)
 
-        def multiply(f: slice, v: np.ndarray = v, m: np.ndarray = m) -> None:
-            np.matmul(u[f], v[f], out=m[f])
+    def strip(here: Tiles) -> None:
+        v = scratch(np, "v", (36, c, len(here)), np.float32)
+        transform_input(x, window.padding, here, slice(0, c), v)
+        m = np.matmul(u, v, out=scratch(np, "m", (36, o, len(here)), np.float32))
+        transform_output(m, bias, here, y)
 
-        parallel_for(np, multiply, [(f,) for f in FREQUENCIES])
-        write_output_tiles(m, bias, y, here)
+    parallel_for(np, strip, [(here,) for here in cut(y.shape, STRIP)])
     return y
 
 
@@ -148,81 +142,80 @@ def conv_transpose2d(
 
 
 def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
-    """x ⊛ y, which is ∂L/∂w for y = ∂L/∂(x ⋆ w):  (N, C, H, W), (N, O, OH, OW) → (O, C, 3, 3)."""
+    """x ⊛ y, which is ∂L/∂w for y = ∂L/∂(x ⋆ w):  (N, C, H, W), (N, O, OH, OW) → (O, C, 3, 3).
+
+    ∂L/∂U is as large as all the filters, so the threads share one: each adds to its own frequencies.
+    """
     c, o = x.shape[1], y.shape[1]
     du = np.zeros((36, o, c), np.float32)
-    for here in rounds(y.shape, c + o):
-        v = input_tiles(x, window.padding, here)
-        dm = output_gradients(y, here)
+    row_bytes = 36 * 4 * (c + o)
+    for here in cut(y.shape, max(1, ROUND_BYTES // row_bytes)):
+        v = scratch(np, "v", (36, c, len(here)), np.float32)
+        dm = scratch(np, "m", (36, o, len(here)), np.float32)
 
-        def multiply(f: slice, v: np.ndarray = v, dm: np.ndarray = dm) -> None:
+        def gather(from_x: bool, channels: slice, here: Tiles = here, v: Array = v, dm: Array = dm) -> None:
+            if from_x:
+                transform_input(x, window.padding, here, channels, v)
+            else:
+                transform_gradient(y, here, channels, dm)
+
+        def multiply(f: slice, v: Array = v, dm: Array = dm) -> None:
             product = scratch(np, "product", (f.stop - f.start, o, c), np.float32)
             du[f] += np.matmul(dm[f], v[f].swapaxes(1, 2), out=product)
 
+        width = max(1, BLOCK_BYTES // (36 * 4 * len(here)))
+        blocks = [(True, part) for part in split(c, width)] + [(False, part) for part in split(o, width)]
+        parallel_for(np, gather, blocks)
         parallel_for(np, multiply, [(f,) for f in FREQUENCIES])
     return (FILTER.T @ du.reshape(36, o * c)).T.reshape(o, c, 3, 3)
 
 
-def input_tiles(x: np.ndarray, padding: Pair, here: Round) -> np.ndarray:
-    """V: the overlapping 6×6 tiles of x (N, C, H, W), transformed, as (36, C, T)."""
-    v = scratch(np, "v", (36, x.shape[1], here.tiles), np.float32)
+# The transforms, for some channels
+
+
+def transform_input(x: np.ndarray, padding: Pair, here: Tiles, channels: slice, v: np.ndarray) -> None:
+    """V[:, channels]: the overlapping 6×6 tiles of x (N, C, H, W), transformed, in v (36, C, T)."""
     pictures, rows, across = here.shape
     top, left = 4 * here.rows.start - padding[0], -padding[1]
     height, width = 4 * rows + 2, 4 * across + 2
-
-    def transform(channels: slice) -> None:
-        seen = x[here.pictures, channels, max(top, 0) : max(top + height, 0), : left + width]
-        p, c, h, w = seen.shape
-        bordered = scratch(np, "bordered", (p, c, height, width), np.float32)
-        if seen.shape != bordered.shape:
-            bordered[...] = 0
-        bordered[:, :, max(-top, 0) : max(-top, 0) + h, -left : -left + w] = seen
-        sp, sc, sy, sx = bordered.strides
-        tiles = scratch(np, "tiles", (6, 6, c, pictures, rows, across), np.float32)
-        tiles[...] = np.lib.stride_tricks.as_strided(bordered, tiles.shape, (sy, sx, sc, sp, 4 * sy, 4 * sx))
-        np.matmul(INPUT, tiles.reshape(36, -1), out=v.reshape(36, -1)[:, _flat(channels, here)])
-
-    parallel_for(np, transform, here.blocks(x.shape[1]))
-    return v
+    seen = x[here.pictures, channels, max(top, 0) : max(top + height, 0), : left + width]
+    p, c, h, w = seen.shape
+    bordered = scratch(np, "bordered", (p, c, height, width), np.float32)
+    if seen.shape != bordered.shape:
+        bordered[...] = 0
+    bordered[:, :, max(-top, 0) : max(-top, 0) + h, -left : -left + w] = seen
+    sp, sc, sy, sx = bordered.strides
+    tiles = scratch(np, "tiles", (6, 6, c, pictures, rows, across), np.float32)
+    tiles[...] = np.lib.stride_tricks.as_strided(bordered, tiles.shape, (sy, sx, sc, sp, 4 * sy, 4 * sx))
+    np.matmul(INPUT, tiles.reshape(36, -1), out=_columns(v, channels))
 
 
-def write_output_tiles(m: np.ndarray, bias: np.ndarray | None, y: np.ndarray, here: Round) -> None:
+def transform_output(m: np.ndarray, bias: np.ndarray | None, here: Tiles, y: np.ndarray) -> None:
     """Y: M (36, O, T), transformed back and put into y; what sticks out over its edge is dropped."""
-
-    def transform(channels: slice) -> None:
-        flat = m.reshape(36, -1)[:, _flat(channels, here)]
-        tiles = np.matmul(OUTPUT, flat, out=scratch(np, "tiles", (16, flat.shape[1]), np.float32))
-        tiles = tiles.reshape(4, 4, -1, *here.shape)
-        if bias is not None:
-            tiles += bias[channels, None, None, None]
-        for i, j in np.ndindex(4, 4):
-            part = _every_fourth(y, channels, here, i, j)
-            part[...] = tiles[i, j, :, :, : part.shape[2], : part.shape[3]].swapaxes(0, 1)
-
-    parallel_for(np, transform, here.blocks(y.shape[1]))
+    tiles = scratch(np, "tiles", (16, m[0].size), np.float32)
+    tiles = np.matmul(OUTPUT, m.reshape(36, -1), out=tiles).reshape(4, 4, -1, *here.shape)
+    if bias is not None:
+        tiles += bias[:, None, None, None]
+    for i, j in np.ndindex(4, 4):
+        part = _every_fourth(y, slice(None), here, i, j)
+        part[...] = tiles[i, j, :, :, : part.shape[2], : part.shape[3]].swapaxes(0, 1)
 
 
-def output_gradients(y: np.ndarray, here: Round) -> np.ndarray:
-    """∂L/∂M: the 4×4 tiles of y = ∂L/∂Y (N, O, OH, OW), zero beyond its edge, transformed, as (36, O, T)."""
-    dm = scratch(np, "m", (36, y.shape[1], here.tiles), np.float32)
-
-    def transform(channels: slice) -> None:
-        tiles = scratch(np, "tiles", (4, 4, channels.stop - channels.start, *here.shape), np.float32)
-        tiles[...] = 0
-        for i, j in np.ndindex(4, 4):
-            part = _every_fourth(y, channels, here, i, j)
-            tiles[i, j, :, :, : part.shape[2], : part.shape[3]] = part.swapaxes(0, 1)
-        np.matmul(OUTPUT.T, tiles.reshape(16, -1), out=dm.reshape(36, -1)[:, _flat(channels, here)])
-
-    parallel_for(np, transform, here.blocks(y.shape[1]))
-    return dm
+def transform_gradient(y: np.ndarray, here: Tiles, channels: slice, dm: np.ndarray) -> None:
+    """∂L/∂M[:, channels]: the 4×4 tiles of y = ∂L/∂Y, zero beyond its edge, transformed, in dm (36, O, T)."""
+    tiles = scratch(np, "tiles", (4, 4, channels.stop - channels.start, *here.shape), np.float32)
+    tiles[...] = 0
+    for i, j in np.ndindex(4, 4):
+        part = _every_fourth(y, channels, here, i, j)
+        tiles[i, j, :, :, : part.shape[2], : part.shape[3]] = part.swapaxes(0, 1)
+    np.matmul(OUTPUT.T, tiles.reshape(16, -1), out=_columns(dm, channels))
 
 
-def _flat(channels: slice, here: Round) -> slice:
-    """Where these channels lie when channels and tiles are one axis."""
-    return slice(channels.start * here.tiles, channels.stop * here.tiles)
+def _columns(v: np.ndarray, channels: slice) -> np.ndarray:
+    """(36, C, T) as a matrix (36, C·T), of it the columns of these channels."""
+    return v.reshape(36, -1)[:, channels.start * v.shape[2] : channels.stop * v.shape[2]]
 
 
-def _every_fourth(y: np.ndarray, channels: slice, here: Round, i: int, j: int) -> np.ndarray:
+def _every_fourth(y: np.ndarray, channels: slice, here: Tiles, i: int, j: int) -> np.ndarray:
     """Pixel (i, j) of each tile, as a view."""
     return y[here.pictures, channels, 4 * here.rows.start + i : 4 * here.rows.stop : 4, j::4]

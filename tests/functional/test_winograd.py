@@ -62,6 +62,7 @@ def test_any_shape(n, c, o, size, padding):
 
 
 def test_several_rounds_and_blocks(monkeypatch):
+    monkeypatch.setattr(winograd, "STRIP", 7)
     monkeypatch.setattr(winograd, "ROUND_BYTES", 1 << 16)
     monkeypatch.setattr(winograd, "BLOCK_BYTES", 1 << 12)
     check(3, 6, 7, 22, 19, (1, 1), 2e-5)
