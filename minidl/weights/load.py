@@ -22,5 +22,7 @@ def load_vgg16(path: str | os.PathLike) -> VGG:
         model = vgg16(file.num_classes, file.batch_norm)
     model.load_state_dict(file.state)
     model.preprocessing = file.preprocessing
-    model.eval()
-    return model
+    return model.eval()
+
+
+__all__ = ["load_vgg16"]

@@ -26,6 +26,7 @@ import numpy as np
 
 from minidl.data.preprocessing import Preprocessing
 from minidl.errors import WeightsError
+from minidl.models.vgg import VGG16_BLOCKS
 from minidl.weights.hdf5 import read_hdf5
 from minidl.weights.pth import LEGACY_START, ZIP_START, read_pth
 from minidl.weights.reading import reading
@@ -33,13 +34,12 @@ from minidl.weights.safetensors_file import read_safetensors
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 
-CONVOLUTIONS = {
-    f"{block}_{number}": (width, before if number == 1 else width)
-    for block, (count, before, width) in enumerate(
-        [(2, 3, 64), (2, 64, 128), (3, 128, 256), (3, 256, 512), (3, 512, 512)], start=1
-    )
-    for number in range(1, count + 1)
+_WIDTHS = {
+    f"{block}_{number}": width
+    for block, widths in enumerate(VGG16_BLOCKS, start=1)
+    for number, width in enumerate(widths, start=1)
 }
+CONVOLUTIONS = dict(zip(_WIDTHS, zip(_WIDTHS.values(), [3, *_WIDTHS.values()], strict=False), strict=True))
 """The convolutions, "1_1" … "5_3": output and input channels."""
 
 DENSE: dict[str, tuple[int | None, int]] = {
