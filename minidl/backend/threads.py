@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.backend.device import Array
+from minidl.backend.device import Array, device_of
 from minidl.errors import MissingExtraError, require
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def _default_num_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+LARGE_PRODUCT = 1 << 27  # multiply-adds: a few milliseconds on one core
 _num_threads = _default_num_threads()
 _one_at_a_time = threading.Lock()  # BLAS has one setting for the process; who sets it must put it back
 
@@ -67,6 +68,19 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
     for error in errors:
         if error is not None:
             raise error
+
+
+def matmul(x: Array, y: Array) -> Array:
+    """x @ y, on one BLAS thread unless it is large.
+
+    After a product BLAS's other threads spin for some 30 ms in wait of the next, on cores that a small
+    network needs for something else by then.
+    """
+    small = x.size * y.shape[-1] < LARGE_PRODUCT
+    if device_of(x) == "gpu" or not small or _controller() is None:
+        return x @ y
+    with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
+        return x @ y
 
 
 def split(n: int, width: int) -> list[slice]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from minidl.autograd import Function
 from minidl.backend import Array
+from minidl.backend.threads import matmul as product
 from minidl.errors import ShapeError
 from minidl.functional.arithmetic import operands
 from minidl.functional.shape import transpose
@@ -20,7 +21,7 @@ class MatMul(Function):
 
     def forward(self, x: Array, y: Array) -> Array:
         self.save(x=x if self.needs_grad[1] else None, y=y if self.needs_grad[0] else None)
-        return x @ y
+        return product(x, y)
 
     def backward(self, dz: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, y = self.saved
@@ -61,7 +62,7 @@ class Linear(Function):
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
-        y = x @ weight.T
+        y = product(x, weight.T)
         if bias is not None:
             y += bias
         return y
