@@ -21,8 +21,6 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from minidl.backend import Array, array_module
 from minidl.errors import DeviceError, GradientError
 from minidl.tensor import Tensor
@@ -60,8 +58,6 @@ _counter = itertools.count()
 class Function:
     """One operation: how it is computed, and how a gradient passes back through it.
 
-    Subclass it, write `forward` and `backward`, and call an instance on tensors:
-
         class Square(Function):
             def forward(self, x):
                 self.save(x=x)
@@ -83,13 +79,13 @@ class Function:
     shape: tuple[int, ...]  # of the output
     shares_memory = False  # True: the output is a view of the first input
 
-    _input_index: ClassVar[dict[str, int]] = {}  # the names of forward's inputs, and their places
+    _inputs: ClassVar[dict[str, int]] = {}  # the names of forward's inputs, and their places
     _number: int  # functions are numbered as they are called
     _saved: Any = ()  # (name, tensor, its array, its version) of what backward needs; None once freed
 
     def __init_subclass__(cls) -> None:
         code = cls.forward.__code__
-        cls._input_index = {name: i for i, name in enumerate(code.co_varnames[1 : code.co_argcount])}
+        cls._inputs = {name: i for i, name in enumerate(code.co_varnames[1 : code.co_argcount])}
 
     @property
     def name(self) -> str:
@@ -117,7 +113,7 @@ class Function:
             self.shape = y.data.shape
             self._number = next(_counter)
             if self._saved:
-                self._saved = self._label(self._saved, inputs, y)
+                self._saved = [self._label(name, array, inputs, y) for name, array in self._saved.items()]
             y.requires_grad = True
             y.grad_fn = self
         return y
@@ -141,21 +137,15 @@ class Function:
         if True in self.needs_grad:
             self._saved = values
 
-    def _label(self, saved: dict[str, Array], inputs: Sequence[Tensor], output: Tensor) -> list[Any]:
-        """For each array saved the tensor it belongs to, and how often that was written into by now."""
-        labelled: list[Any] = []
-        for name, array in saved.items():
-            if array is None:
-                labelled.append(None)
-                continue
-            if name in self._input_index:
-                tensor = inputs[self._input_index[name]]
-            elif name == "output":  # the output itself points here: keeping it would close a circle
-                tensor = output.detach()
-            else:
-                tensor = Tensor.wrap(array)
-            labelled.append((name, tensor, tensor.data, tensor._version[0]))
-        return labelled
+    def _label(self, name: str, array: Array, inputs: Sequence[Tensor], output: Tensor) -> Any:
+        """What was saved with the tensor it belongs to, and how often that was written into by now."""
+        if array is None:
+            return None
+        if name in self._inputs:
+            tensor = inputs[self._inputs[name]]
+        else:  # the output itself points here: keeping it would close a circle
+            tensor = output.detach() if name == "output" else Tensor.wrap(array)
+        return name, tensor, tensor.data, tensor._version[0]
 
     @property
     def saved(self) -> list[Any]:
@@ -198,56 +188,18 @@ def topological_order(root: Function | Tensor) -> list[Function]:
     return sorted(found, key=operator.attrgetter("_number"), reverse=True)
 
 
-def unbroadcast(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
+def unbroadcast(gradient: Tensor, shape: tuple[int, ...], function: Function) -> Tensor:
     """∂L/∂x for an x of `shape` that was broadcast: the sum over every axis along which it was repeated."""
-    added = gradient.ndim - len(shape)
-    stretched = [axis for axis, n in enumerate(shape, added) if n == 1 != gradient.shape[axis]]
-    return gradient.sum(axis=(*range(added), *stretched)).reshape(shape)
-
-
-def _walk(
-    output: Tensor, gradient: Tensor, order: list[Function], wanted: set[Any], retain_graph: bool
-) -> dict[Any, Tensor]:
-    """The chain rule: ∂L/∂leaf for every leaf that `order` leads to, and ∂L/∂node for the wanted ones."""
-    gradients: dict[Any, Tensor] = {output.node: gradient}
-    for node in order:
-        dy = gradients.get(node) if node in wanted else gradients.pop(node, None)
-        if dy is None or True not in node.needs_grad:
-            continue
-        results = node.backward(dy)
-        if not isinstance(results, tuple):
-            results = (results,)
-        if len(results) != len(node.edges):
-            raise GradientError(
-                f"{node.name}.backward returned {len(results)} gradients for {len(node.edges)} inputs: "
-                "return one for each, None where there is none"
-            )
-        for i, dx in enumerate(results):
-            if dx is None or not node.needs_grad[i]:
-                continue
-            edge = node.edges[i]
-            if type(dx) is not Tensor or dx.data.shape != edge.shape:
-                dx = _fit(dx, edge.shape, node)
-            gradients[edge] = gradients[edge] + dx if edge in gradients else dx
-        if not retain_graph:
-            node._saved = None
-    return gradients
-
-
-def _fit(gradient: Any, shape: tuple[int, ...], function: Function) -> Tensor:
-    """What a backward returned, summed to the shape of the input it belongs to, if that is how it differs."""
     if not isinstance(gradient, Tensor):
         raise GradientError(f"{function.name}.backward returned {type(gradient).__name__}: return Tensors")
-    try:
-        fits = np.broadcast_shapes(shape, gradient.shape) == gradient.shape
-    except ValueError:
-        fits = False
-    if not fits:
+    added = gradient.ndim - len(shape)
+    if added < 0 or any(n not in (1, m) for n, m in zip(shape, gradient.shape[added:], strict=True)):
         raise GradientError(
             f"{function.name}.backward returned a gradient of shape {gradient.shape} "
             f"for an input of shape {shape}"
         )
-    return unbroadcast(gradient, shape)
+    stretched = [axis for axis, n in enumerate(shape, added) if n == 1 != gradient.shape[axis]]
+    return gradient.sum(axis=(*range(added), *stretched)).reshape(shape)
 
 
 def _first_gradient(output: Tensor, gradient: Tensor | None) -> Tensor:
@@ -272,6 +224,46 @@ def _first_gradient(output: Tensor, gradient: Tensor | None) -> Tensor:
     return gradient
 
 
+def _walk(
+    output: Tensor, gradient: Tensor, retain_graph: bool, wanted: set[Any] | None = None
+) -> dict[Any, Tensor]:
+    """The chain rule: ∂L/∂node for the wanted nodes, on the paths to them; None wants every leaf."""
+    order = topological_order(output.node)
+    gradients: dict[Any, Tensor] = {output.node: gradient}
+    if wanted is not None:
+        leading = set(wanted)
+        for node in reversed(order):
+            if not leading.isdisjoint(node.edges):
+                leading.add(node)
+    for node in order:
+        dy = gradients.get(node) if wanted and node in wanted else gradients.pop(node, None)
+        recorded = node.needs_grad
+        asked = recorded if wanted is None else [edge in leading for edge in node.edges]
+        if dy is None or True not in asked:
+            continue
+        node.needs_grad = asked
+        try:
+            results = node.backward(dy)
+        finally:
+            node.needs_grad = recorded
+        if not isinstance(results, tuple):
+            results = (results,)
+        if len(results) != len(node.edges):
+            raise GradientError(
+                f"{node.name}.backward returned {len(results)} gradients for {len(node.edges)} inputs: "
+                "return one for each, None where there is none"
+            )
+        for edge, dx, needed in zip(node.edges, results, asked, strict=True):
+            if dx is None or not needed:
+                continue
+            if type(dx) is not Tensor or dx.data.shape != edge.shape:
+                dx = unbroadcast(dx, edge.shape, node)
+            gradients[edge] = gradients[edge] + dx if edge in gradients else dx
+        if not retain_graph:
+            node._saved = None
+    return gradients
+
+
 def backward(
     output: Tensor,
     gradient: Tensor | None = None,
@@ -284,11 +276,13 @@ def backward(
         gradient: ∂L/∂output, where output itself is not one number.
         retain_graph: keep what the operations saved, to go backward again (default: create_graph).
         create_graph: record the backward pass too, so that the gradients can be differentiated.
+
+    Raises:
+        GradientError: output requires no gradient, or `gradient` does not fit it, or the graph was freed.
     """
     first = _first_gradient(output, gradient)
-    order = topological_order(output.node)
     with set_grad_enabled(create_graph):
-        gradients = _walk(output, first, order, set(), create_graph if retain_graph is None else retain_graph)
+        gradients = _walk(output, first, create_graph if retain_graph is None else retain_graph)
         taken = {id(first.data)}
         for leaf, dx in gradients.items():
             if leaf.grad is not None:
@@ -296,7 +290,7 @@ def backward(
             elif dx.data.flags.owndata and dx.data.flags.c_contiguous and id(dx.data) not in taken:
                 leaf.grad = dx
             else:  # y = a + b gives a and b one and the same array, but each shall own its gradient
-                leaf.grad = dx * 1 if create_graph else dx.clone_data()
+                leaf.grad = dx * 1 if create_graph else Tensor.wrap(dx.data.copy())
             taken.add(id(dx.data))
 
 
@@ -311,13 +305,14 @@ def grad(
     """∂output/∂x for each x of `inputs`, leaves or not, leaving every `.grad` as it is.
 
     Only the paths that lead to the inputs are walked. One tensor in, one gradient out; several, a tuple.
-    Raises GradientError for an input that output does not depend on, unless `allow_unused` (then None).
+    Raises GradientError as `backward`, and for an input that output does not depend on, unless `allow_unused`
+    (then None).
     """
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    wanted = {x.node for x in xs}
     first = _first_gradient(output, gradient)
-    with set_grad_enabled(create_graph), _paths(output, wanted) as order:
-        found = _walk(output, first, order, wanted, create_graph if retain_graph is None else retain_graph)
+    with set_grad_enabled(create_graph):
+        retain_graph = create_graph if retain_graph is None else retain_graph
+        found = _walk(output, first, retain_graph, {x.node for x in xs})
     for i, x in enumerate(xs):
         if x.node not in found and not allow_unused:
             raise GradientError(
@@ -326,20 +321,3 @@ def grad(
             )
     results = tuple(found.get(x.node) for x in xs)
     return results[0] if isinstance(inputs, Tensor) else results
-
-
-@contextlib.contextmanager
-def _paths(output: Tensor, wanted: set[Any]) -> Iterator[list[Function]]:
-    """The functions between `output` and the wanted nodes; meanwhile they compute those gradients only."""
-    order = topological_order(output.node)
-    before = [node.needs_grad for node in order]
-    leading = set(wanted)
-    for node in reversed(order):
-        node.needs_grad = [edge in leading for edge in node.edges]
-        if True in node.needs_grad:
-            leading.add(node)
-    try:
-        yield [node for node in order if node in leading]
-    finally:
-        for node, needs_grad in zip(order, before, strict=True):
-            node.needs_grad = needs_grad

@@ -143,10 +143,6 @@ class Tensor:
         tensor._version = self._version
         return tensor
 
-    def clone_data(self) -> Tensor:
-        """A copy of the values, with no past."""
-        return Tensor.wrap(self.data.copy())
-
     def increment_version(self) -> None:
         """Say that `data` was written into: a graph that saved this tensor then refuses to go backward."""
         self._version[0] += 1
@@ -173,17 +169,15 @@ class Tensor:
             parts.append("requires_grad=True")
         return f"Tensor({', '.join(parts)})"
 
-    if TYPE_CHECKING:  # the operators and methods that functional/methods.py binds
+    if TYPE_CHECKING:  # what functional/methods.py binds
 
         def __getattr__(self, name: str) -> Any: ...
         def __getitem__(self, index: Any) -> Tensor: ...
-        def __setitem__(self, index: Any, value: Any) -> None: ...
         def __neg__(self) -> Tensor: ...
         def __add__(self, other: Any) -> Tensor: ...
 
-        __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __add__
-        __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __lt__ = __le__ = __gt__ = __ge__ = __add__
-        __eq__ = __ne__ = __add__  # type: ignore[assignment]
+        __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = __add__
+        __matmul__ = __lt__ = __gt__ = __ge__ = __add__
 
 
 def _as_array(data: Any, dtype: Any) -> Array:
@@ -198,16 +192,3 @@ def _as_array(data: Any, dtype: Any) -> Array:
     if data.dtype.kind not in "fiub":
         raise TypeError(f"a Tensor holds numbers, got an array of {data.dtype}")
     return data if dtype is None else data.astype(dtype, copy=False)
-
-
-def as_tensor(value: Any, like: Tensor) -> Tensor:
-    """`value` as an operand beside `like`: a Tensor as it is, anything else on like's device.
-
-    A Python number takes like's dtype where that can hold its kind, so that `x * 2.0` stays float32.
-    """
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, (int, float)):
-        holds = like.dtype.kind == "f" or (like.dtype.kind in "iu" and isinstance(value, int))
-        value = np.asarray(value, like.dtype if holds else np.float32 if isinstance(value, float) else None)
-    return Tensor(to_device(_as_array(value, None), like.device))

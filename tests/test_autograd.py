@@ -373,6 +373,19 @@ def test_a_change_through_a_view_is_seen():
         total.backward()
 
 
+@pytest.mark.parametrize("index", [0, np.int64(0), slice(1), (..., 0), (None, np.int32(0))])
+def test_a_change_through_an_index_is_seen(index):
+    x = Tensor(np.zeros((2, 3)), requires_grad=True)
+    y = F.exp(x)
+    total = (y * y).sum()
+    with dl.no_grad():
+        view = y[index]
+        view += 1.0
+    assert y.data[0, 0] == 2
+    with pytest.raises(GradientError, match="saved its x of shape"):
+        total.backward()
+
+
 def test_a_saved_tensor_whose_array_was_replaced_is_refused():
     x, w = leaf(1, 2), leaf(3, 4)
     y = x * w
@@ -570,6 +583,15 @@ def test_only_what_backward_needs_is_kept():
 
 
 # float32 in, float32 out
+
+
+@pytest.mark.parametrize("operation", [F.multiply, F.maximum, F.matmul, lambda x, y: F.where(x > 0, x, y)])
+def test_operands_of_two_types_have_gradients_of_their_own(operation):
+    x, y = leaf(1, 2, dtype="float32"), leaf(3, 1)
+    z = operation(x, y)
+    assert z.dtype == np.float64
+    z.sum().backward()
+    assert (x.grad.dtype, y.grad.dtype) == (np.float32, np.float64)
 
 
 @pytest.mark.parametrize(

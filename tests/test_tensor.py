@@ -169,6 +169,29 @@ def test_writing_into_a_tensor():
     assert x.tolist() == [[1, 2], [3, 3]]
 
 
+def test_small_unsigned_numbers_have_a_smallest():
+    x, y = Tensor(np.array([0, 5], "uint8")), Tensor(np.array([3, 3], "uint8"))
+    assert x.min().item() == 0
+    assert F.minimum(x, y).tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: F.concatenate([x, x], axis=2),
+        lambda x: F.stack([x, x], axis=3),
+        lambda x: x.permute(0, 3),
+        lambda x: x.transpose(0, -3),
+        lambda x: x.squeeze(2),
+        lambda x: x.unsqueeze(-4),
+        lambda x: Tensor(1.0).squeeze(0),
+    ],
+)
+def test_an_axis_that_is_not_there_is_refused(call):
+    with pytest.raises(IndexError, match=r"axis -?\d is out of bounds for a tensor of \d dimensions"):
+        call(Tensor(np.ones((2, 2))))
+
+
 def test_moving_to_the_same_device_is_nothing():
     x = Tensor([1.0])
     assert x.to("cpu") is x

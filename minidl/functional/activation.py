@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
+from minidl.errors import require
 from minidl.functional.arithmetic import exp, where
 from minidl.functional.reduction import logsumexp
 from minidl.functional.reduction import sum as sum_
@@ -64,8 +67,9 @@ class LeakyReLU(Function):
         self.negative_slope = negative_slope
 
     def forward(self, x: Array) -> Array:
-        self.save(positive=x > 0)
-        return array_module(x).where(x > 0, x, self.negative_slope * x)
+        positive = x > 0
+        self.save(positive=positive)
+        return array_module(x).where(positive, x, self.negative_slope * x)
 
     def backward(self, dy: Tensor) -> Tensor:
         (positive,) = self.saved
@@ -98,12 +102,9 @@ class Erf(Function):
 
 def _erf(x: Array) -> Array:
     """The error function of each element. NumPy has none; the C library's, one number at a time, is exact."""
-    xp = array_module(x)
-    if hasattr(xp, "vectorize") and xp.__name__ == "numpy":
-        return xp.vectorize(math.erf, otypes=[x.dtype])(x)
-    from cupyx.scipy.special import erf
-
-    return erf(x)
+    if isinstance(x, np.ndarray):
+        return np.vectorize(math.erf, otypes=[x.dtype])(x)
+    return require("cupyx.scipy.special", "gpu12").erf(x)
 
 
 def sigmoid(x: Tensor) -> Tensor:

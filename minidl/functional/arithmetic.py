@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
-from minidl.tensor import Tensor, as_tensor
+from minidl.tensor import Tensor
 
 
 class Add(Function):
@@ -147,14 +149,26 @@ class Abs(Function):
 class Maximum(Function):
     """z = max(x, y)        ∂L/∂z goes to the larger operand; where they tie, half to each"""
 
-    def forward(self, x: Array, y: Array) -> Array:
-        share = (x > y).astype(x.dtype) + (x == y).astype(x.dtype) * 0.5
-        self.save(share=share)
-        return array_module(x).maximum(x, y)
+    extremum, wins = "maximum", "greater"
 
-    def backward(self, dz: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Array, y: Array) -> Array:
+        xp = array_module(x)
+        if True in self.needs_grad:
+            self.save(share=getattr(xp, self.wins)(x, y) + (x == y) * x.dtype.type(0.5))
+        return getattr(xp, self.extremum)(x, y)
+
+    def backward(self, dz: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (share,) = self.saved
-        return dz * share, dz * (1.0 - share)
+        return (
+            dz * share if self.needs_grad[0] else None,
+            dz * (1.0 - share) if self.needs_grad[1] else None,
+        )
+
+
+class Minimum(Maximum):
+    """z = min(x, y)        ∂L/∂z goes to the smaller operand; where they tie, half to each"""
+
+    extremum, wins = "minimum", "less"
 
 
 class Clip(Function):
@@ -203,18 +217,34 @@ class AsType(Function):
         return astype(dy, self.from_dtype)
 
 
+def as_tensor(value: Any, like: Tensor) -> Tensor:
+    """`value` as an operand beside `like`: a Tensor as it is, anything else on like's device.
+
+    A Python number takes like's dtype where that can hold its kind, so that `x * 2.0` stays float32.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, (int, float)):
+        holds = like.dtype.kind == "f" or (like.dtype.kind in "iu" and isinstance(value, int))
+        value = np.asarray(value, like.dtype if holds else np.float32 if isinstance(value, float) else None)
+    return Tensor(value).to(like.device)
+
+
 def operands(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Both as tensors, in a common type: an integer or boolean operand takes the float type of the other."""
+    """Both as tensors; if one is floating-point, in one type: its own, or the wider where both are.
+
+    So the conversion is part of the graph, and each operand gets its gradient in its own type.
+    """
     if not isinstance(x, Tensor):
         y = y if isinstance(y, Tensor) else Tensor(y)
         x = as_tensor(x, like=y)
     elif not isinstance(y, Tensor):
         y = as_tensor(y, like=x)
     if x.data.dtype != y.data.dtype:
-        if x.data.dtype.kind == "f" and y.data.dtype.kind != "f":
-            y = astype(y, x.data.dtype)
-        elif y.data.dtype.kind == "f" and x.data.dtype.kind != "f":
-            x = astype(x, y.data.dtype)
+        floats = [t.data.dtype for t in (x, y) if t.data.dtype.kind == "f"]
+        if floats:
+            common = np.promote_types(floats[0], floats[-1])
+            x, y = astype(x, common), astype(y, common)
     return x, y
 
 
@@ -267,9 +297,7 @@ def maximum(x: Any, y: Any) -> Tensor:
 
 
 def minimum(x: Any, y: Any) -> Tensor:
-    """min(x, y) = −max(−x, −y)"""
-    x, y = operands(x, y)
-    return -maximum(-x, -y)
+    return Minimum()(*operands(x, y))
 
 
 def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:

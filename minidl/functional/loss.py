@@ -15,10 +15,10 @@ from minidl.autograd import Function
 from minidl.backend import Array, array_module
 from minidl.errors import DataError, ShapeError
 from minidl.functional.activation import softmax, softplus
-from minidl.functional.arithmetic import astype
+from minidl.functional.arithmetic import as_tensor, astype
 from minidl.functional.reduction import sum as sum_
 from minidl.functional.shape import getitem, permute, reshape
-from minidl.tensor import Tensor, as_tensor
+from minidl.tensor import Tensor
 
 
 class CrossEntropy(Function):

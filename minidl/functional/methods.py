@@ -36,7 +36,7 @@ def write(x: Tensor, index: Any, value: Any) -> Tensor:
 
 
 def _setitem(x: Tensor, index: Any, value: Any) -> None:
-    write(x, index.data if isinstance(index, Tensor) else index, value)
+    write(x, shape.plain_index(index), value)
 
 
 def _in_place(operation: Any) -> Any:

@@ -10,6 +10,7 @@ import math
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
 from minidl.functional.arithmetic import exp, log
+from minidl.functional.shape import positive_axis
 from minidl.tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
@@ -18,10 +19,7 @@ Axis = int | tuple[int, ...] | None
 def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """`axis` as a tuple of non-negative integers. Raises IndexError for an axis that is not there."""
     given = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    for a in given:
-        if not -ndim <= a < ndim:
-            raise IndexError(f"axis {a} is out of bounds for a tensor of {ndim} dimensions")
-    return tuple(a % ndim for a in given)
+    return tuple(positive_axis(a, ndim) for a in given)
 
 
 class Sum(Function):
@@ -44,17 +42,25 @@ class Max(Function):
     def __init__(self, axis: tuple[int, ...], keepdims: bool) -> None:
         self.axis, self.keepdims = axis, keepdims
 
+    extremum = "max"
+
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
-        y = x.max(axis=self.axis, keepdims=True)
+        y = getattr(x, self.extremum)(axis=self.axis, keepdims=True)
         if self.needs_grad[0]:
-            largest = (x == y).astype(x.dtype)
-            self.save(share=largest / largest.sum(axis=self.axis, keepdims=True))
+            ties = (x == y).astype(x.dtype)
+            self.save(share=ties / ties.sum(axis=self.axis, keepdims=True))
         return y if self.keepdims else y.squeeze(self.axis)
 
     def backward(self, dy: Tensor) -> Tensor:
         (share,) = self.saved
         return expand_axes(dy, self) * share
+
+
+class Min(Max):
+    """y = min x        ∂L/∂x = ∂L/∂y where x is the smallest; where k elements tie, a k-th to each"""
+
+    extremum = "min"
 
 
 def expand_axes(dy: Tensor, reduction: Sum | Max) -> Tensor:
@@ -88,8 +94,8 @@ def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """min x = −max(−x)"""
-    return -max(-x, axis, keepdims)
+    """The smallest element along `axis`; ties share the gradient equally."""
+    return Min(_axes(axis, x.ndim), keepdims)(x)
 
 
 def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
 from minidl.errors import ShapeError
@@ -69,7 +71,8 @@ class Index(Function):
         self.index = index
         parts = index if isinstance(index, tuple) else (index,)
         # Slices and integers give a view that meets no element twice; arrays and masks a copy that may.
-        self.shares_memory = all(p is None or p is ... or isinstance(p, (int, slice)) for p in parts)
+        basic = (int, np.integer, slice, type(None), type(...))
+        self.shares_memory = all(isinstance(part, basic) for part in parts)
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
@@ -106,7 +109,6 @@ class Concatenate(Function):
         self.axis = axis
 
     def forward(self, *xs: Array) -> Array:
-        self.axis %= xs[0].ndim
         self.lengths = [x.shape[self.axis] for x in xs]
         return array_module(xs[0]).concatenate(xs, axis=self.axis)
 
@@ -133,6 +135,20 @@ class Pad(Function):
         return dy[tuple(slice(before, n - after) for (before, after), n in inside)]
 
 
+def positive_axis(axis: int, ndim: int) -> int:
+    """The axis counted from the front. Raises IndexError for one that is not there."""
+    if not -ndim <= axis < ndim:
+        raise IndexError(f"axis {axis} is out of bounds for a tensor of {ndim} dimensions")
+    return axis % ndim
+
+
+def plain_index(index: Any) -> Any:
+    """An index as NumPy and CuPy take it: each Tensor in it by its array."""
+    if isinstance(index, tuple):
+        return tuple(map(plain_index, index))
+    return index.data if isinstance(index, Tensor) else index
+
+
 def _dims(shape: tuple[Any, ...]) -> tuple[int, ...]:
     """reshape(2, 3) and reshape((2, 3)) mean the same."""
     return tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else tuple(shape)
@@ -156,15 +172,16 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 def permute(x: Tensor, *axes: Any) -> Tensor:
     """x with its axes in the order `axes`."""
     dims = _dims(axes)
-    if sorted(a % x.ndim for a in dims) != list(range(x.ndim)):
+    order = tuple(positive_axis(axis, x.ndim) for axis in dims)
+    if sorted(order) != list(range(x.ndim)):
         raise ShapeError(f"cannot permute {x.shape} by {dims}: each of the {x.ndim} axes must be named once")
-    return Permute(tuple(a % x.ndim for a in dims))(x)
+    return Permute(order)(x)
 
 
 def transpose(x: Tensor, axis0: int = -2, axis1: int = -1) -> Tensor:
     """x with two axes exchanged."""
-    axes = list(range(x.ndim))
-    axes[axis0], axes[axis1] = axes[axis1], axes[axis0]
+    axes, i, j = list(range(x.ndim)), positive_axis(axis0, x.ndim), positive_axis(axis1, x.ndim)
+    axes[i], axes[j] = j, i
     return permute(x, tuple(axes))
 
 
@@ -179,15 +196,12 @@ def broadcast_to(x: Tensor, *shape: Any) -> Tensor:
 
 def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index] as in NumPy: integers, slices, None, ..., integer arrays and boolean masks."""
-    if isinstance(index, Tensor):
-        index = index.data
-    elif isinstance(index, tuple):
-        index = tuple(i.data if isinstance(i, Tensor) else i for i in index)
-    return Index(index)(x)
+    return Index(plain_index(index))(x)
 
 
 def concatenate(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Several tensors joined along an axis that they have."""
+    axis = positive_axis(axis, xs[0].ndim)
     try:
         return Concatenate(axis)(*xs)
     except ValueError:
@@ -201,7 +215,7 @@ def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Several tensors of one shape joined along a new axis."""
     if len({x.shape for x in xs}) > 1:
         raise ShapeError(f"cannot stack {', '.join(str(x.shape) for x in xs)}: the shapes must be equal")
-    axis %= xs[0].ndim + 1
+    axis = positive_axis(axis, xs[0].ndim + 1)
     return concatenate([reshape(x, (*x.shape[:axis], 1, *x.shape[axis:])) for x in xs], axis)
 
 
@@ -216,11 +230,11 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
 
 def squeeze(x: Tensor, axis: int | None = None) -> Tensor:
     """x without `axis` (if its length is 1), or without every axis of length 1."""
-    drop = {axis % x.ndim} if axis is not None else set(range(x.ndim))
+    drop = range(x.ndim) if axis is None else (positive_axis(axis, x.ndim),)
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if n != 1 or i not in drop))
 
 
 def unsqueeze(x: Tensor, axis: int) -> Tensor:
     """x with a new axis of length 1 at `axis`."""
-    axis %= x.ndim + 1
+    axis = positive_axis(axis, x.ndim + 1)
     return reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
