@@ -105,7 +105,8 @@ def load_model(path: str | os.PathLike) -> VGG:
             f"{os.fspath(path)} holds only the layers that were trained: use model.safetensors beside it"
         )
     try:
-        with init.skip_init():  # memory that is not written to costs nothing, whatever sizes the file claims
+        _check_size(metadata["config"], os.path.getsize(path))
+        with init.skip_init():  # memory that is not written to costs nothing: only the biases are
             model = ARCHITECTURES[metadata["architecture"]](**metadata["config"])
         if metadata.get("preprocessing") is not None:
             model.preprocessing = Preprocessing.from_dict(metadata["preprocessing"])
@@ -217,6 +218,14 @@ def _check_same(path: Any, own: Mapping[str, Any], theirs: Mapping[str, tuple[in
 
 
 # What stands in it
+
+
+def _check_size(config: Mapping[str, Any], size: int) -> None:
+    """Each unit has a bias in the file, 4 bytes: refuse more units than it can hold before they are made."""
+    widths = [*(width for block in config["blocks"] for width in block), *config["dense"]]
+    units = sum(map(abs, [*widths, config["num_classes"] or 0]))
+    if 4 * units > size:
+        raise ValueError(f"{units:,} units in a file of {size:,} bytes")
 
 
 def _description(model: Module) -> dict[str, Any]:

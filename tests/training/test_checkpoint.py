@@ -141,6 +141,18 @@ def test_a_damaged_description(tmp_path, metadata, message):
         read_metadata(with_metadata(tmp_path / "c", metadata))
 
 
+def test_a_small_file_that_claims_a_huge_model_takes_no_memory(tmp_path, tiny_vgg):
+    def claim(config):
+        description = {"format": 1, "architecture": "VGG", "config": load_model(tiny_vgg).config | config}
+        path = with_metadata(tmp_path / "c", {"minidl": json.dumps(description)})
+        with pytest.raises(CheckpointError, match=r"makes no sense \([\d,]+ units in a file of \d+ bytes\)"):
+            load_model(path)
+
+    claim({"blocks": [[30_000_000], [1]] * 40})
+    claim({"blocks": [[30_000_000], [1], [-30_000_001]]})
+    claim({"num_classes": 10**12})
+
+
 def test_a_newer_format_says_so(tmp_path):
     with pytest.raises(
         CheckpointError, match="has format 2, and this minidl reads up to 1: pip install --upgrade"
