@@ -157,7 +157,7 @@ def _submission(arguments: argparse.Namespace) -> None:
     ids = [picture_id(path) for path, _ in pictures.samples]
     write_submission(arguments.out, ids, _predict(model, pictures).probabilities[:, 1], clip)
     print(
-        f"{arguments.out}: P({classes[1]}) of {len(ids)} pictures, kept between {clip:.5f} and {1 - clip:.5f}"
+        f"{arguments.out}: P({classes[1]}) of {len(ids)} pictures, kept between {clip:.7g} and {1 - clip:.7g}"
     )
 
 
@@ -346,7 +346,9 @@ def _add_run(command: argparse.ArgumentParser, run: Any) -> None:
 
 def _add_model(command: argparse.ArgumentParser, run: Any) -> None:
     command.set_defaults(command=run)
-    command.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or VGG16")
+    command.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or VGG16"
+    )
     _add_device(command, default="cpu")
 
 

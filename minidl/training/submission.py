@@ -49,7 +49,7 @@ def write_submission(
     for (before, _), (after, _) in itertools.pairwise(rows):
         if before == after:
             raise DataError(f"two pictures have the number {after}: a submission has one line for each")
-    write_text(path, "id,label\n" + "".join(f"{number},{label:.5f}\n" for number, label in rows))
+    write_text(path, "id,label\n" + "".join(f"{number},{label:.7g}\n" for number, label in rows))
 
 
 __all__ = ["best_clip", "picture_id", "write_submission"]

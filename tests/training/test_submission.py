@@ -8,7 +8,13 @@ from minidl.training.submission import best_clip, picture_id, write_submission
 def test_the_lines_are_sorted_by_number_and_clipped(tmp_path):
     path = tmp_path / "submission.csv"
     write_submission(path, [10, 2, 1], np.array([0.5, 1.0, 0.0], np.float32), clip=0.02)
-    assert path.read_text() == "id,label\n1,0.02000\n2,0.98000\n10,0.50000\n"
+    assert path.read_text() == "id,label\n1,0.02\n2,0.98\n10,0.5\n"
+
+
+def test_a_small_bound_is_not_rounded_to_certainty(tmp_path):
+    path = tmp_path / "submission.csv"
+    write_submission(path, [1, 2], np.array([0.0, 1.0], np.float32), clip=1e-6)
+    assert path.read_text() == "id,label\n1,1e-06\n2,0.999999\n"
 
 
 def test_the_best_clip_is_the_error_rate():
