@@ -157,10 +157,14 @@ class _Machine:
                 raise WeightsError(f"its pickle has the instruction {opcode!r}, which no state dict needs.")
         return False
 
-    def read(self, size: int) -> bytes:
+    def spend(self, size: int) -> None:
+        """Take `size` off what may be read."""
         self.unread -= size
         if self.unread < 0:
             raise WeightsError(f"its pickle is longer than {MAX_PROGRAM:,} bytes, which no state dict needs.")
+
+    def read(self, size: int) -> bytes:
+        self.spend(size)
         data = self.file.read(size)
         if len(data) < size:
             raise _damaged()
@@ -203,6 +207,8 @@ class _Machine:
     def call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Global) or function.call is None or not isinstance(arguments, tuple):
             raise _damaged()
+        # A long list may be handed over again and again, and something of its size be made of it each time.
+        self.spend(sum(len(argument) for argument in arguments if hasattr(argument, "__len__")))
         return function.call(*arguments)
 
 

@@ -297,10 +297,9 @@ def _short(numbers: tuple[int, ...]) -> str:
 
 def _ordered_dict(items: Any = ()) -> dict[str, Any]:
     """OrderedDict(); Python 2 gives it its items as a list of [name, value]."""
-    pairs = [tuple(pair) for pair in items]
-    if not all(isinstance(name, str) for name, _ in pairs):
+    if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in items):
         raise WeightsError("one of its dicts is damaged. Download or save the file again.")
-    return dict(pairs)
+    return dict(items)
 
 
 def _rebuild_parameter(tensor: Any, *_: Any) -> Any:

@@ -260,6 +260,31 @@ def test_endless_program(read, form, opcode, monkeypatch):
     assert peak < 50_000 * 150
 
 
+def pairs(count):
+    """A list of `count` items [name, 0] in memo 1, OrderedDict in memo 0."""
+    items = b"".join(b"](" + text(str(i)) + b"K\0e" for i in range(count))
+    return b"ccollections\nOrderedDict\nq\0](" + items + b"eq\1"
+
+
+@forms
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (pairs(1000) + b"\x85q\2" + b"h\0h\2R" * 5000, "longer than 50,000 bytes"),
+        (b"ccollections\nOrderedDict\n](q\1" + b"h\1" * 10_000 + b"e\x85R", "damaged"),
+    ],
+    ids=["the same list again and again", "a list of itself"],
+)
+def test_a_short_program_makes_nothing_large(read, form, tree, message, monkeypatch):
+    monkeypatch.setattr(pickle_reader, "MAX_PROGRAM", 50_000)
+    tracemalloc.start()
+    with pytest.raises(WeightsError, match=message):
+        read(form(tree, {}))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000 * 150
+
+
 @forms
 def test_deep_nesting(read, form):
     with pytest.raises(WeightsError, match="it holds no state dict"):
