@@ -14,45 +14,33 @@ topological order, each one after every function that used its result, is exactl
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import operator
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from minidl.backend import Array, array_module
+from minidl.backend.switch import Switch
 from minidl.errors import DeviceError, GradientError
 from minidl.tensor import Tensor
 
-
-class _Mode(threading.local):
-    recording = True
-
-
-_mode = _Mode()
+_recording = Switch(True)
+_counter = itertools.count()
 
 
-@contextlib.contextmanager
-def set_grad_enabled(enabled: bool) -> Iterator[None]:
+def set_grad_enabled(enabled: bool) -> AbstractContextManager[None]:
     """Record the graph, or do not, in this thread inside the `with` block."""
-    before, _mode.recording = _mode.recording, enabled
-    try:
-        yield
-    finally:
-        _mode.recording = before
+    return _recording.turned(enabled)
 
 
-def no_grad() -> contextlib.AbstractContextManager[None]:
+def no_grad() -> AbstractContextManager[None]:
     """Compute without recording: for evaluation, and for writing into parameters. Also a decorator."""
-    return set_grad_enabled(False)
+    return _recording.turned(False)
 
 
 def is_grad_enabled() -> bool:
-    return _mode.recording
-
-
-_counter = itertools.count()
+    return _recording.on
 
 
 class Function:
@@ -101,7 +89,7 @@ class Function:
         """y = f(inputs); records the graph if it is recording and an input requires its gradient."""
         try:
             arrays = [x.data for x in inputs]
-            self.needs_grad = [x.requires_grad for x in inputs] if _mode.recording else [False] * len(inputs)
+            self.needs_grad = [x.requires_grad for x in inputs] if _recording.on else [False] * len(inputs)
             y = Tensor.wrap(self.forward(*arrays))
         except (AttributeError, TypeError):
             self._check_inputs(inputs)
@@ -164,7 +152,7 @@ class Function:
                 f"it was changed in place since (now version {tensor._version[0]}): change a copy, or call "
                 "backward() first"
             )
-        if name == "output" and _mode.recording:
+        if name == "output" and _recording.on:
             tensor = tensor.detach()
             tensor.grad_fn, tensor.requires_grad = self, True
         return tensor

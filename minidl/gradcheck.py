@@ -164,27 +164,17 @@ def _float64_copy(module: Any) -> tuple[Any, dict[str, Tensor]]:
     return module, {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
+@dataclasses.dataclass
 class _Check:
     """One gradient check: f without arguments, and the leaves that it reads."""
 
-    def __init__(
-        self,
-        f: Callable[[], Tensor],
-        leaves: dict[str, Tensor],
-        result: GradcheckResult,
-        method: str,
-        eps: float,
-        rng: np.random.Generator,
-    ) -> None:
-        self.f, self.leaves, self.result, self.method, self.eps, self.rng = (
-            f,
-            leaves,
-            result,
-            method,
-            eps,
-            rng,
-        )
-        self.order = 1
+    f: Callable[[], Tensor]
+    leaves: dict[str, Tensor]
+    result: GradcheckResult
+    method: str
+    eps: float
+    rng: np.random.Generator
+    order: int = 1
 
     def check(self) -> None:
         """Compare the gradients of v · f with respect to every leaf."""
@@ -197,7 +187,7 @@ class _Check:
         if y.dtype != np.float64:
             self.result.problem = f"f computes in {y.dtype}: a check needs float64 all the way through"
             return
-        self.v = self._random(y)
+        self.v = to_device(self._random(y.shape), y.device)
         gradients = self._gradients(y)
         again = self.f()
         if not _same(y.data, again.data):
@@ -231,18 +221,17 @@ class _Check:
         self.f, self.order = first_gradients, 2
         self.check()
 
-    def _random(self, like: Tensor) -> Any:
+    def _random(self, shape: tuple[int, ...]) -> np.ndarray:
         """Random numbers of either sign and of size ½ to 1½: none so small that it hides an output."""
-        signs = self.rng.choice([-1.0, 1.0], like.shape)
-        return to_device(np.asarray(signs * self.rng.uniform(0.5, 1.5, like.shape)), like.device)
+        return np.asarray(self.rng.choice([-1.0, 1.0], shape) * self.rng.uniform(0.5, 1.5, shape))
 
-    def _gradients(self, y: Tensor) -> list[Any]:
+    def _gradients(self, y: Tensor) -> list[np.ndarray]:
         """∂(v·y)/∂x of every leaf x, zeros where no gradient arrives."""
         for x in self.leaves.values():
             x.grad = None
         if y.requires_grad:
             backward(y, Tensor(self.v))
-        return [x.data * 0 if x.grad is None else x.grad.data for x in self.leaves.values()]
+        return [np.zeros(x.shape) if x.grad is None else x.grad.numpy() for x in self.leaves.values()]
 
     def _values(self) -> Any:
         """f at the leaves as they are now."""
@@ -251,9 +240,9 @@ class _Check:
         with no_grad():
             return self.f().data
 
-    def _quotients(self, x: Tensor, direction: Any, h: float) -> tuple[float, float, float]:
-        """∂(v·f)/∂direction: to fourth order, from the left and from the right."""
-        at, middle = {}, x.data
+    def _quotients(self, x: Tensor, u: np.ndarray, h: float) -> tuple[float, float, float]:
+        """∂(v·f)/∂u: to fourth order, from the left and from the right."""
+        at, middle, direction = {}, x.data, to_device(u, x.device)
         for k in (-2, -1, 0, 1, 2):
             x.data = middle + (k * h) * direction
             at[k] = self._values()
@@ -265,9 +254,9 @@ class _Check:
 
         return (8 * slope(-1, 1) - slope(-2, 2)) / 12, slope(-1, 0), slope(0, 1)
 
-    def _directions(self, x: Tensor) -> list[tuple[str, Any, float]]:
+    def _directions(self, x: Tensor) -> list[tuple[str, np.ndarray, float]]:
         """(its name, u, h) for each direction to try in x."""
-        scale = np.maximum(1.0, abs(x.data))
+        scale = np.maximum(1.0, abs(x.numpy()))
         if self.method == "full" or (self.method == "auto" and x.numel() <= FULL_LIMIT):
             found = []
             for index in np.ndindex(x.shape):
@@ -276,9 +265,9 @@ class _Check:
                 found.append((f"at {list(map(int, index))}", u, self.eps * float(scale[index])))
             return found
         h = self.eps / math.sqrt(x.numel())
-        return [(f"along direction {i}", self._random(x) * scale, h) for i in range(DIRECTIONS)]
+        return [(f"along direction {i}", self._random(x.shape) * scale, h) for i in range(DIRECTIONS)]
 
-    def _check_leaf(self, name: str, x: Tensor, gradient: Any) -> tuple[InputCheck, Any]:
+    def _check_leaf(self, name: str, x: Tensor, gradient: np.ndarray) -> tuple[InputCheck, np.ndarray | None]:
         """Compare the gradient of one leaf; returns the findings and, if every element was tried, ∂L/∂x."""
         directions = self._directions(x)
         every_element = len(directions) == x.numel()
@@ -303,9 +292,9 @@ class _Check:
             check.analytic, check.numeric = float(a[worst]), float(n[worst])
         return check, n.reshape(x.shape) if every_element else None
 
-    def _at_kink(self, x: Tensor, direction: Any, h: float, a: float, n: float) -> bool:
+    def _at_kink(self, x: Tensor, u: np.ndarray, h: float, a: float, n: float) -> bool:
         """Whether n missed a because f has a kink at x, or nearer than the step: much smaller steps tell."""
-        _, left, right = self._quotients(x, direction, h * 1e-3)
+        _, left, right = self._quotients(x, u, h * 1e-3)
         missed, slope = abs(a - n), (left + right) / 2
         if abs(slope) > 100 * abs(n):  # the smaller the step, the steeper: f jumps
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -558,6 +559,12 @@ def test_no_grad_is_a_decorator_and_survives_errors():
     with pytest.raises(KeyError):
         fail()
     assert dl.is_grad_enabled()
+
+
+def test_no_grad_holds_in_its_own_thread_only():
+    with dl.no_grad(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(dl.is_grad_enabled).result()
+        assert not dl.is_grad_enabled()
 
 
 def test_detach_shares_memory_and_stops_the_gradient():

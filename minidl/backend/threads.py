@@ -105,9 +105,8 @@ def strips(
 @functools.lru_cache(maxsize=1)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     """The one pool. `process` is part of the key because threads do not survive a fork."""
-    from concurrent.futures import (
-        ThreadPoolExecutor,
-    )  # slow to import, and the first convolution is soon enough
+    # Slow to import, and the first convolution is soon enough.
+    from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(threads, thread_name_prefix="minidl")
 

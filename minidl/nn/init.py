@@ -10,37 +10,27 @@ All draw from `minidl.backend.generator()`, in place, and return the tensor. PyT
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 
 from minidl.backend import generator, to_device
 from minidl.backend.blocks import blocks
+from minidl.backend.switch import Switch
 from minidl.tensor import Tensor
 
-
-class _Mode(threading.local):
-    drawing = True
+_drawing = Switch(True)
 
 
-_mode = _Mode()
-
-
-@contextlib.contextmanager
-def skip_init() -> Iterator[None]:
+def skip_init() -> AbstractContextManager[None]:
     """Draw nothing inside the `with` block: for a model whose weights are loaded, or drawn otherwise.
 
     Weights stay at zero; constants, such as batch norm's ones, are written. Zeros that nobody wrote cost
     neither time nor memory, while drawing VGG16's 138 million weights takes a second.
     """
-    before, _mode.drawing = _mode.drawing, False
-    try:
-        yield
-    finally:
-        _mode.drawing = before
+    return _drawing.turned(False)
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:
@@ -156,7 +146,7 @@ def _mean_fan(tensor: Tensor) -> float:
 
 def _fill(tensor: Tensor, draw: Callable[[int], np.ndarray]) -> Tensor:
     """Write `draw(n)` into the tensor, n elements at a time; the same numbers on every device."""
-    if _mode.drawing:
+    if _drawing.on:
         for (block,) in blocks(tensor.data):
             block[...] = to_device(draw(block.size), tensor.device)
         tensor.increment_version()

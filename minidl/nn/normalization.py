@@ -20,6 +20,9 @@ class _BatchNorm(Module):
         track_running_stats: keep running statistics; without them evaluation uses those of the batch, too.
     """
 
+    axes: tuple[int, ...]  # how many axes x may have
+    expected: str  # its shape in words
+
     def __init__(
         self,
         num_features: int,
@@ -56,9 +59,6 @@ class _BatchNorm(Module):
             momentum=momentum or 0.0,
             eps=self.eps,
         )
-
-    axes: tuple[int, ...]
-    expected: str
 
     def describe(self) -> str:
         return f"{type(self).__name__} {self.num_features}"
