@@ -1,0 +1,1 @@
+"""minidl and PyTorch side by side. `python -m benchmarks`"""
