@@ -374,6 +374,14 @@ def test_a_change_through_a_view_is_seen():
         total.backward()
 
 
+def test_a_condition_that_was_changed_is_refused():
+    x, condition = leaf(1, 2), Tensor([True, False])
+    y = F.where(condition, x, 0.0)
+    condition[0] = False
+    with pytest.raises(GradientError, match="Where saved its condition of shape"):
+        y.sum().backward()
+
+
 @pytest.mark.parametrize("index", [0, np.int64(0), slice(1), (..., 0), (None, np.int32(0))])
 def test_a_change_through_an_index_is_seen(index):
     x = Tensor(np.zeros((2, 3)), requires_grad=True)
@@ -620,6 +628,8 @@ def test_operands_of_two_types_have_gradients_of_their_own(operation):
         lambda x: x.sum() * 2.0,
         lambda x: (x.sum() * 2.0).exp(),
         lambda x: F.where(x > 1.0, x, 0.0),
+        lambda x: F.linear(Tensor([[1, 2, 3]]), x.reshape(1, 3)),
+        lambda x: F.conv2d(Tensor(np.ones((1, 1, 1, 3), int)), x.reshape(1, 1, 1, 3)),
         lambda x: F.gelu(x) + F.softplus(x),
         lambda x: F.maximum(x, 1.0) - F.minimum(1, x),
     ],

@@ -190,16 +190,16 @@ class Clip(Function):
 class Where(Function):
     """z = x where `condition`, else y        ∂L/∂x = ∂L/∂z there, else 0; ∂L/∂y the other way round"""
 
-    def __init__(self, condition: Array) -> None:
-        self.condition = condition
+    def forward(self, condition: Array, x: Array, y: Array) -> Array:
+        self.save(condition=condition)
+        return array_module(x).where(condition, x, y)
 
-    def forward(self, x: Array, y: Array) -> Array:
-        return array_module(x).where(self.condition, x, y)
-
-    def backward(self, dz: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(self, dz: Tensor) -> tuple[Tensor | None, ...]:
+        (condition,) = self.saved
         return (
-            where(self.condition, dz, 0.0) if self.needs_grad[0] else None,
-            where(self.condition, 0.0, dz) if self.needs_grad[1] else None,
+            None,
+            where(condition, dz, 0.0) if self.needs_grad[1] else None,
+            where(condition, 0.0, dz) if self.needs_grad[2] else None,
         )
 
 
@@ -307,10 +307,8 @@ def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tens
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """x where `condition` holds, y elsewhere; all three broadcast."""
-    condition = condition.data if isinstance(condition, Tensor) else condition
-    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
-        x = Tensor(x)
-    return Where(condition)(*operands(x, y))
+    x, y = operands(x, y)
+    return Where()(as_tensor(condition, like=x).detach(), x, y)
 
 
 def astype(x: Tensor, dtype: Any) -> Tensor:

@@ -84,6 +84,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if x.ndim == 4 and x.shape[1] * x.shape[2] * x.shape[3] == weight.shape[1]:
             hint = ". Flatten the feature maps first: nn.Flatten()"
         raise ShapeError(f"expected (N, {weight.shape[1]}), got {x.shape}{hint}")
+    x, weight = operands(x, weight)
     rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     y = Linear()(rows, weight) if bias is None else Linear()(rows, weight, bias)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[0])
