@@ -47,12 +47,7 @@ class Optimizer(ABC):
         state: for each parameter that was updated, what the optimizer remembers of it.
     """
 
-    non_negative: tuple[str, ...] = (
-        "lr",
-        "weight_decay",
-        "momentum",
-        "eps",
-    )  # options that must be ≥ 0 where they exist
+    non_negative: tuple[str, ...] = ("lr", "weight_decay", "momentum", "eps")  # where they exist
 
     def __init__(self, params: Any, **defaults: Any) -> None:
         self.defaults = defaults
@@ -150,6 +145,10 @@ class Optimizer(ABC):
         params = [p for group in self.param_groups for p in group["params"]]
         state = {}
         for number, entry in state_dict["state"].items():
+            if not 0 <= int(number) < len(params):
+                raise WeightsError(
+                    f"the state is of parameter {number}, this optimizer has 0 to {len(params) - 1}"
+                )
             p = params[int(number)]
             for name, value in entry.items():
                 if hasattr(value, "shape") and value.shape != p.shape:

@@ -216,6 +216,9 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing():
         WeightsError, match=r"momentum_buffer of parameter 0 has shape \(2,\), the parameter \(3,\)"
     ):
         second.load_state_dict(first.state_dict())
+    astray = {**first.state_dict(), "state": {-1: {}}}
+    with pytest.raises(WeightsError, match="the state is of parameter -1, this optimizer has 0 to 0"):
+        second.load_state_dict(astray)
     with pytest.raises(WeightsError, match=r"groups of \[1\] parameters, this optimizer has groups of \[2\]"):
         optim.SGD([p, q]).load_state_dict(first.state_dict())
     assert second.state[q]["momentum_buffer"] is velocity
