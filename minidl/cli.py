@@ -39,9 +39,9 @@ from minidl.training import (
     train_from_scratch,
     write_submission,
 )
-from minidl.training.demo import comparison_table, run_demo, save_demo
+from minidl.training.demo import EPOCHS, comparison_table, run_demo, save_demo
 from minidl.training.history import Row
-from minidl.training.run import OPTIONS, new_folder
+from minidl.training.run import OPTIONS, new_folder, start_run
 from minidl.visualize.report import write_report
 from minidl.weights.download import PUBLISHED, download_vgg16
 
@@ -81,9 +81,9 @@ def _complain(problem: Any, status: int) -> int:
 
 def _demo(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.out) if arguments.out else new_folder("demo")
-    runs = run_demo(
-        range(arguments.seed, arguments.seed + arguments.seeds), on_stage=_announce, on_epoch=_print_epoch
-    )
+    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+    start_run(folder, "demo", {"seeds": list(seeds), "epochs": EPOCHS}, {}, resume=False)
+    runs = run_demo(seeds, on_stage=_announce, on_epoch=_print_epoch)
     run = runs[0]
     save_demo(folder, run)
     write_report(

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-OPTIONAL = "PIL h5py safetensors matplotlib tqdm threadpoolctl cupy torch keras mpi4py".split()
+OPTIONAL = ["PIL", "h5py", "safetensors", "matplotlib", "tqdm", "threadpoolctl", "cupy", "torch", "keras"]
 
 
 def test_nothing_optional_is_imported():

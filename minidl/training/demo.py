@@ -34,7 +34,7 @@ SHAPES_COUNT, TRAIN_COUNT, VALID_COUNT = 5000, 400, 600
 BATCH = 32
 SHAPES_EPOCHS, EPOCHS = 4, 12
 LR, FINETUNE_LR = 2e-3, 1e-3
-_Split = tuple[TensorDataset, TensorDataset]
+Split = tuple[TensorDataset, TensorDataset]
 PREPROCESSING = Preprocessing(size=SIZE, scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
@@ -106,7 +106,6 @@ def comparison_table(runs: Sequence[DemoRun]) -> str:
 
 def save_demo(folder: Path, run: DemoRun) -> None:
     """The fine-tuned model and every history."""
-    folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder / MODEL, run.model)
     run.finetuned.save(folder)
     for name, history in run.histories.items():
@@ -116,7 +115,7 @@ def save_demo(folder: Path, run: DemoRun) -> None:
 
 
 def _run(seed: int, on_stage: Callable[[str], None], on_epoch: Callable[[Row], None] | None) -> DemoRun:
-    def learn(model: Module, data: _Split, epochs: int, lr: float) -> History:
+    def learn(model: Module, data: Split, epochs: int, lr: float) -> History:
         train, valid = data
         loader = DataLoader(train, BATCH, shuffle=True, drop_last=True, generator=seed)
         optimizer = AdamW(model.parameters(), lr)
@@ -150,7 +149,7 @@ def _run(seed: int, on_stage: Callable[[str], None], on_epoch: Callable[[Row], N
     return DemoRun(seed, pretraining, finetuned, scratch, linear, model, predictions, pictures[TRAIN_COUNT:])
 
 
-def _split(pictures: np.ndarray, labels: np.ndarray, n: int) -> _Split:
+def _split(pictures: np.ndarray, labels: np.ndarray, n: int) -> Split:
     """The first n pictures to train on, the others to validate on, as the network wants them."""
     transform = PREPROCESSING.transform()
     image = require("PIL.Image", "images")
