@@ -115,6 +115,8 @@ class VGG(Sequential):
     def replace_last(self, num_classes: int, classes: Sequence[str] | None = None) -> Linear:
         """Put a new dense layer with `num_classes` outputs in the place of the last; returns it.
 
+        It is zero: all classes are equally likely at first, the loss is ln C, and what was learned below is
+        not shaken by a random layer above.
         A model without dense layers gets its first one, straight on the feature maps.
         """
         if self.config["num_classes"] is None:
@@ -122,7 +124,8 @@ class VGG(Sequential):
             self.config["dense"] = []
         else:
             features = self[self.last].in_features
-        new = Linear(features, num_classes)
+        with init.skip_init():
+            new = Linear(features, num_classes)
         self.add_module(self.last, new)
         self.config["num_classes"] = num_classes
         self.classes = list(classes) if classes is not None else None

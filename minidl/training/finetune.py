@@ -82,6 +82,8 @@ def finetune(
 ) -> Result:
     """Fine-tune the VGG16 of a weight file on a folder of pictures; see the head of this file.
 
+    A model that knows the very classes of the folder, such as that of an earlier run, keeps its last layer.
+
     Args:
         folder: of pictures, with train/ and valid/ in it or to be split; see `find_splits`.
         weights: any VGG16 file (see `load_vgg16`), or any model that minidl saved.
@@ -92,7 +94,7 @@ def finetune(
         augment: turn, shift, zoom and flip the training pictures at random. No features are kept then, and
             every epoch runs the trunk.
         sample, valid, on_error: see `find_splits`.
-        seed: of the split, the order, the new layer and the dropout.
+        seed: of the split, the order and the dropout.
         device: "cpu" or "gpu".
         out: the folder for what the run leaves; by default a new one in `runs/`.
         resume: continue the run in `out`, if there is one: with the same arguments the weights at the end are
@@ -115,7 +117,9 @@ def finetune(
 
     train_pictures, valid_pictures = find_splits(folder, valid, seed, on_error=on_error, sample=sample)
     model = load_pretrained(weights)
-    new = model.replace_last(len(train_pictures.classes), train_pictures.classes)
+    if model.classes != train_pictures.classes:
+        model.replace_last(len(train_pictures.classes), train_pictures.classes)
+    new = model[model.last]
     model.to(device)
     trunk, head = _cut(model, train)
     old = [parameter for layer in head if layer is not new for parameter in layer.parameters()]
