@@ -52,7 +52,7 @@ def test_trunk_and_head_make_the_whole():
     model = VGG(**SMALL).eval()
     x = picture()
     trunk, head = model.between(until="pool2"), model.between(after="pool2")
-    assert list(dict(head.named_children()))[0] == "avgpool"
+    assert next(iter(dict(head.named_children()))) == "avgpool"
     assert trunk.conv1_1 is model.conv1_1
     np.testing.assert_array_equal(head(trunk(x)).data, model(x).data)
     with pytest.raises(KeyError, match="no layer called 'pool9': the layers are conv1_1, relu1_1"):
