@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 import minidl as dl
 from minidl import Tensor
 from minidl import functional as F
+from minidl.backend import gpu_unavailable
 from minidl.operations import OPERATIONS, Draw, Operation, Sample
 
 try:
@@ -129,6 +130,22 @@ def test_the_layout_in_memory_does_not_matter(row, sample):
         np.testing.assert_allclose(z.numpy(), y.numpy(), rtol=1e-12, atol=1e-15)
         for dx, dx_expected in zip(found, expected, strict=True):
             np.testing.assert_allclose(dx, dx_expected, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.gpu
+@each_differentiable_case
+def test_the_gpu_computes_the_same(row, sample):
+    if reason := gpu_unavailable():
+        pytest.skip(reason)
+    y, expected = gradients(row, sample, leaves(sample, "float32"))
+    there = [Tensor(x.data, requires_grad=True) for x in (x.to("gpu") for x in leaves(sample, "float32"))]
+    z = sample.apply(row.function, there)
+    v = np.cos(np.arange(y.numel(), dtype=np.float64)).reshape(y.shape).astype(y.dtype)
+    assert z.device == "gpu"
+    np.testing.assert_allclose(z.numpy(), y.numpy(), rtol=1e-4, atol=1e-5)
+    for dx, dx_expected in zip(dl.grad(z, there, Tensor(v).to("gpu")), expected, strict=True):
+        assert dx.device == "gpu"
+        np.testing.assert_allclose(dx.numpy(), dx_expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
