@@ -29,9 +29,10 @@ class BatchNorm(Function):
         self.axes = (0, *range(2, x.ndim))
         self.channel = (1, -1) + (1,) * (x.ndim - 2)  # the shape of a per-channel array beside x
         if self.statistics is None:
-            mu = x.mean(axis=self.axes)
+            m = x.size // max(x.shape[1], 1)
+            mu = x.sum(axis=self.axes) / m  # NumPy's mean would divide in float64
             y = x - mu.reshape(self.channel)
-            variance = (y * y).mean(axis=self.axes)
+            variance = (y * y).sum(axis=self.axes) / m
             self.batch_statistics = mu, variance
         else:
             mu, variance = self.statistics

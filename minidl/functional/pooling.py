@@ -287,7 +287,8 @@ def averaging_matrix(n: int, places: int, like: Tensor) -> Tensor:
     starts = np.arange(places) * n // places
     stops = -(-(np.arange(places) + 1) * n // places)
     inside = (np.arange(n) >= starts[:, None]) & (np.arange(n) < stops[:, None])
-    matrix = (inside / inside.sum(1, keepdims=True)).astype(like.dtype)
+    counted = inside.astype(like.dtype)
+    matrix = counted / counted.sum(1, keepdims=True)
     return Tensor(array_module(like.data).asarray(matrix))
 
 
