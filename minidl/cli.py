@@ -30,7 +30,6 @@ from minidl.training import (
     Result,
     best_clip,
     finetune,
-    load_model,
     load_pretrained,
     picture_id,
     predict,
@@ -162,7 +161,7 @@ def _submission(arguments: argparse.Namespace) -> None:
 
 
 def _summary(arguments: argparse.Namespace) -> None:
-    model = vgg16() if arguments.model == "vgg16" else load_model(_checkpoint(arguments.model))
+    model = vgg16() if arguments.model == "vgg16" else load_pretrained(_checkpoint(arguments.model))
     size = model.preprocessing.size if model.preprocessing else 224
     print(summary(model, (1, model.config["in_channels"], size, size)))
 
@@ -188,6 +187,8 @@ def _run_options(arguments: argparse.Namespace, run: Callable) -> dict[str, Any]
     for option, word in (("folder", "DIR"), ("weights", "--weights")):
         if option not in given and (option == "folder" or name == "finetune"):
             usage_error(f"{word} is required, unless a run is resumed")
+    if "weights" in given:
+        given["weights"] = str(_checkpoint(given["weights"]))
     return given
 
 
@@ -269,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="minidl", description="A deep learning framework small enough to read."
     )
+    parser.add_argument("--version", action="version", version=f"minidl {__version__}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
 
     command = commands.add_parser("demo", help="watch a VGG learn cats from dogs, on drawings: two minutes")
@@ -306,12 +308,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("folder", metavar="DIR", help="test pictures with numbers for names")
     command.add_argument("--out", default="submission.csv", metavar="FILE")
     command.add_argument(
-        "--clip", type=_share, metavar="P", help="bound of P and 1 − P (the validation error)"
+        "--clip", type=_bound, metavar="P", help="bound of P and 1 − P (the validation error)"
     )
     _add_on_error(command, default="raise")
 
     command = commands.add_parser("summary", help="list the layers of a model")
-    command.add_argument("model", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or vgg16")
+    command.add_argument(
+        "model",
+        metavar="CHECKPOINT",
+        help="a checkpoint, the folder of a run, a VGG16 file, or the word vgg16",
+    )
     command.set_defaults(command=_summary)
 
     command = commands.add_parser("download", help="fetch published weights into MINIDL_HOME")
@@ -380,3 +386,4 @@ _count = _number(int, 0, math.inf, "a whole number above 0")
 _seed = _number(int, -1, math.inf, "a whole number, 0 or above")
 _positive = _number(float, 0, math.inf, "a number above 0")
 _share = _number(float, 0, 1, "a number between 0 and 1")
+_bound = _number(float, 0, 0.5, "a number between 0 and 0.5")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         OSError: the disk is full, the folder does not exist, … `path` is as it was.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a folder, or a device that a rename would replace
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -19,7 +19,7 @@ from typing import Any
 
 from minidl.data import ImageFolder
 from minidl.data.cache import describe_files, digest
-from minidl.errors import CheckpointError, DataError
+from minidl.errors import CheckpointError, DataError, require
 from minidl.files import write_text
 from minidl.models import VGG
 from minidl.nn import Module
@@ -104,6 +104,7 @@ def start_run(
         CheckpointError: there is a run already and it is not to be resumed, or it depends on something else.
         DataError: there would be no epoch.
     """
+    require("safetensors", "weights")  # what is learned could not be read again: better said now than then
     if options["epochs"] < 1:
         raise DataError(f"epochs must be at least 1, got {options['epochs']}")
     now = json.loads(json.dumps({"command": command, "options": options, "inputs": inputs}))
