@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from minidl import __version__
 from minidl.data import Compose, DataLoader, ImageFolder
 from minidl.data.pictures import open_picture
 from minidl.errors import CheckpointError, DataError, MinidlError
