@@ -32,7 +32,7 @@ DENSE = (128, 128)
 CLASSES = ["cats", "dogs"]
 SHAPES_COUNT, TRAIN_COUNT, VALID_COUNT = 5000, 400, 600
 BATCH = 32
-SHAPES_EPOCHS, EPOCHS = 4, 8
+SHAPES_EPOCHS, EPOCHS = 4, 10
 LR, FINETUNE_LR = 2e-3, 1e-3
 Split = tuple[TensorDataset, TensorDataset]
 PREPROCESSING = Preprocessing(size=SIZE, scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
