@@ -247,12 +247,19 @@ def test_a_picture_that_is_none(run, drawn_folder, tiny_vgg, home, finished, tmp
 
 
 def test_a_missing_extra(run, drawn_folder, tiny_vgg, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    message = "this needs safetensors: pip install 'minidl[weights]'"
-    fails(run("finetune", drawn_folder, "--weights", tiny_vgg), message)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "safetensors", None)
+        message = "this needs safetensors: pip install 'minidl[weights]'"
+        fails(run("finetune", drawn_folder, "--weights", tiny_vgg), message)
+        result = run("train", drawn_folder, "--size", 16)
+        fails(result, message)
+        assert result[1] == ""  # before anything is learned
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     monkeypatch.setitem(sys.modules, "PIL", None)
-    fails(run("train", drawn_folder, "--size", 16), "this needs Pillow: pip install 'minidl[images]'")
+    for command in (["train", drawn_folder, "--size", 16], ["demo"]):
+        result = run(*command)
+        fails(result, "this needs Pillow: pip install 'minidl[images]'")
+        assert result[1] == ""
 
 
 def test_no_gpu(run, drawn_folder, tiny_vgg, tmp_path):

@@ -42,3 +42,12 @@ def test_what_a_killed_process_left_is_reused(tmp_path):
 def test_a_missing_folder_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_text(tmp_path / "nowhere" / "model", "")
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    """As `--out /dev/stdout` would be: the rename takes the place of a device as of any file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="not a regular file"):
+        write_text(pipe, "text")
+    assert pipe.is_fifo()

@@ -104,7 +104,8 @@ def start_run(
         CheckpointError: there is a run already and it is not to be resumed, or it depends on something else.
         DataError: there would be no epoch.
     """
-    require("safetensors", "weights")  # what is learned could not be read again: better said now than then
+    for module, extra in (("PIL.Image", "images"), ("safetensors", "weights")):
+        require(module, extra)  # better said now than when it is needed, after an hour
     if options["epochs"] < 1:
         raise DataError(f"epochs must be at least 1, got {options['epochs']}")
     now = json.loads(json.dumps({"command": command, "options": options, "inputs": inputs}))
