@@ -214,8 +214,8 @@ def conv_algorithm(name: str | None = None) -> str:
     """Choose how convolutions are computed from now on; returns what is chosen.
 
     "im2col" is the plain way (`im2col_conv.py`), "winograd" the one with fewer multiplications
-    (`winograd.py`) wherever it is possible, and "auto", the default, takes it where it is faster too: for 3×3
-    filters in steps of 1 between MANY_CHANNELS channels or more.
+    (`winograd.py`) wherever it is possible, and "auto", the default, takes it for MANY_CHANNELS channels or
+    more on both sides, because with few the transforms cost more than the multiplications saved.
 
     Raises:
         ValueError: there is no algorithm of that name.
