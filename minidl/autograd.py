@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -26,6 +28,7 @@ from minidl.errors import DeviceError, GradientError
 from minidl.tensor import Tensor
 
 _recording = Switch(True)
+_here = os.path.dirname(__file__) + os.sep
 _counter = itertools.count()
 
 
@@ -41,6 +44,14 @@ def no_grad() -> AbstractContextManager[None]:
 
 def is_grad_enabled() -> bool:
     return _recording.on
+
+
+def _line_of_user() -> tuple[str, int]:
+    """Where, outside minidl, the operation being recorded was called from."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename.startswith(_here) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 class Function:
@@ -68,6 +79,7 @@ class Function:
     shares_memory = False  # True: the output is a view of the first input
 
     _inputs: ClassVar[dict[str, int]] = {}  # the names of forward's inputs, and their places
+    made_at: tuple[str, int]  # the file and line of user code that called it
     _number: int  # functions are numbered as they are called
     _saved: Any = ()  # (name, tensor, its array, its version) of what backward needs; None once freed
 
@@ -102,6 +114,7 @@ class Function:
             self._number = next(_counter)
             if self._saved:
                 self._saved = [self._label(name, array, inputs, y) for name, array in self._saved.items()]
+            self.made_at = _line_of_user()
             y.requires_grad = True
             y.grad_fn = self
         return y
@@ -212,10 +225,17 @@ def _first_gradient(output: Tensor, gradient: Tensor | None) -> Tensor:
     return gradient
 
 
-def _walk(
-    output: Tensor, gradient: Tensor, retain_graph: bool, wanted: set[Any] | None = None
+def walk(
+    output: Tensor,
+    gradient: Tensor,
+    retain_graph: bool,
+    wanted: set[Any] | None = None,
+    observe: Callable[[Function, Tensor, tuple[Any, ...]], None] | None = None,
 ) -> dict[Any, Tensor]:
-    """The chain rule: ∂L/∂node for the wanted nodes, on the paths to them; None wants every leaf."""
+    """The chain rule: ∂L/∂node for the wanted nodes, on the paths to them; None wants every leaf.
+
+    `observe(node, ∂L/∂y, what backward returned)` is called for each function that was walked through.
+    """
     order = topological_order(output.node)
     gradients: dict[Any, Tensor] = {output.node: gradient}
     if wanted is not None:
@@ -241,6 +261,8 @@ def _walk(
                 f"{node.name}.backward returned {len(results)} gradients for {len(node.edges)} inputs: "
                 "return one for each, None where there is none"
             )
+        if observe is not None:
+            observe(node, dy, results)
         for edge, dx, needed in zip(node.edges, results, asked, strict=True):
             if dx is None or not needed:
                 continue
@@ -270,7 +292,7 @@ def backward(
     """
     first = _first_gradient(output, gradient)
     with set_grad_enabled(create_graph):
-        gradients = _walk(output, first, create_graph if retain_graph is None else retain_graph)
+        gradients = walk(output, first, create_graph if retain_graph is None else retain_graph)
         taken = {id(first.data)}
         for leaf, dx in gradients.items():
             if leaf.grad is not None:
@@ -300,7 +322,7 @@ def grad(
     first = _first_gradient(output, gradient)
     with set_grad_enabled(create_graph):
         retain_graph = create_graph if retain_graph is None else retain_graph
-        found = _walk(output, first, retain_graph, {x.node for x in xs})
+        found = walk(output, first, retain_graph, {x.node for x in xs})
     for i, x in enumerate(xs):
         if x.node not in found and not allow_unused:
             raise GradientError(
