@@ -18,6 +18,7 @@ import itertools
 import operator
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -28,6 +29,7 @@ from minidl.errors import DeviceError, GradientError
 from minidl.tensor import Tensor
 
 _recording = Switch(True)
+inside = threading.local()  # inside.call: the call of a Module that is running (nn.ModuleCall)
 _here = os.path.dirname(__file__) + os.sep
 _counter = itertools.count()
 
@@ -80,6 +82,7 @@ class Function:
 
     _inputs: ClassVar[dict[str, int]] = {}  # the names of forward's inputs, and their places
     made_at: tuple[str, int]  # the file and line of user code that called it
+    made_in: Any  # the nn.ModuleCall that it was part of; None outside of modules
     _number: int  # functions are numbered as they are called
     _saved: Any = ()  # (name, tensor, its array, its version) of what backward needs; None once freed
 
@@ -115,6 +118,7 @@ class Function:
             if self._saved:
                 self._saved = [self._label(name, array, inputs, y) for name, array in self._saved.items()]
             self.made_at = _line_of_user()
+            self.made_in = getattr(inside, "call", None)
             y.requires_grad = True
             y.grad_fn = self
         return y

@@ -8,7 +8,7 @@ from minidl.nn.dropout import Dropout
 from minidl.nn.hooks import RemovableHandle
 from minidl.nn.linear import Flatten, Identity, Linear
 from minidl.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
-from minidl.nn.module import Module
+from minidl.nn.module import Module, ModuleCall
 from minidl.nn.normalization import BatchNorm1d, BatchNorm2d, LocalResponseNorm
 from minidl.nn.parameter import Parameter
 from minidl.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
@@ -36,6 +36,7 @@ __all__ = [
     "MSELoss",
     "MaxPool2d",
     "Module",
+    "ModuleCall",
     "Parameter",
     "ReLU",
     "RemovableHandle",

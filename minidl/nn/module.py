@@ -7,11 +7,13 @@ as `features.0.weight` is the path of attributes from the outermost module.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 
+from minidl.autograd import inside
 from minidl.backend import Array, to_device
 from minidl.errors import ShapeError
 from minidl.nn.hooks import RemovableHandle
@@ -20,6 +22,20 @@ from minidl.nn.state import IncompatibleKeys, load_state
 from minidl.tensor import Tensor
 
 Self = TypeVar("Self", bound="Module")
+
+
+class ModuleCall:
+    """One call of a module, which the operations recorded in it remember (`Function.made_in`).
+
+    Attributes:
+        module: a weak reference: the graph does not keep the model, which may itself keep some output.
+        outer: the call that this one happened in, None for the outermost.
+    """
+
+    __slots__ = ("module", "outer")
+
+    def __init__(self, module: Module, outer: ModuleCall | None) -> None:
+        self.module, self.outer = weakref.ref(module), outer
 
 
 class Module:
@@ -173,6 +189,8 @@ class Module:
             replaced = hook(self, inputs)
             if replaced is not None:
                 inputs = replaced if isinstance(replaced, tuple) else (replaced,)
+        outer = getattr(inside, "call", None)
+        inside.call = ModuleCall(self, outer)
         try:
             output = self.forward(*inputs, **options)
         except ShapeError as error:
@@ -182,6 +200,8 @@ class Module:
                 if module is error.module:
                     error.place = f"{path} ({module.describe()})" if path else module.describe()
             raise
+        finally:
+            inside.call = outer
         for hook in [*self._forward_hooks.values()]:
             replaced = hook(self, inputs, output)
             if replaced is not None:

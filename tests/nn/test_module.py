@@ -306,3 +306,30 @@ def test_repr_shows_options_and_children():
     assert repr(Documented(nn.ReLU())) == "Documented(\n  depth=1\n  (0): ReLU()\n)"
     assert repr(nn.Sequential()) == "Sequential()"
     assert repr(nn.Parameter([1.0])) == "Parameter([1.], requires_grad=True)"
+
+
+def test_an_operation_knows_the_call_of_the_module_it_was_part_of():
+    relu = nn.ReLU()
+    net = nn.Sequential(relu, relu)
+    y = net(Tensor([1.0], requires_grad=True)) * 2.0
+    assert y.grad_fn.made_in is None
+    second = y.grad_fn.edges[0].made_in
+    first = y.grad_fn.edges[0].edges[0].made_in
+    assert (first.module(), second.module()) == (relu, relu)
+    assert first is not second
+    assert first.outer is second.outer
+    assert (first.outer.module(), first.outer.outer) == (net, None)
+
+
+def test_after_a_forward_that_failed_no_module_is_running():
+    with pytest.raises(ShapeError):
+        nn.Linear(3, 1)(Tensor([[1.0]]))
+    x = Tensor([1.0], requires_grad=True)
+    assert (x * 2.0).grad_fn.made_in is None
+
+
+def test_a_graph_does_not_keep_its_model():
+    net = nn.ReLU()
+    y = net(Tensor([1.0], requires_grad=True))
+    del net
+    assert y.grad_fn.made_in.module() is None
