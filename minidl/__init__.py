@@ -5,6 +5,7 @@ from minidl.autograd import Function, grad, is_grad_enabled, no_grad, set_grad_e
 from minidl.backend import seed
 from minidl.backend.threads import get_num_threads, set_num_threads
 from minidl.errors import MinidlError
+from minidl.explain import explain
 from minidl.functional.convolution import conv_algorithm
 from minidl.gradcheck import GradcheckResult, gradcheck
 from minidl.tensor import Tensor
@@ -16,6 +17,7 @@ __all__ = [
     "MinidlError",
     "Tensor",
     "conv_algorithm",
+    "explain",
     "functional",
     "get_num_threads",
     "grad",

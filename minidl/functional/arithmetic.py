@@ -122,7 +122,7 @@ class Log(Function):
 
 
 class Sqrt(Function):
-    """y = √x        ∂L/∂x = ∂L/∂y / 2y"""
+    """y = √x        ∂L/∂x = ∂L/∂y / (2y)"""
 
     def forward(self, x: Array) -> Array:
         y = array_module(x).sqrt(x)
@@ -147,7 +147,10 @@ class Abs(Function):
 
 
 class Maximum(Function):
-    """z = max(x, y)        ∂L/∂z goes to the larger operand; where they tie, half to each"""
+    """z = max(x, y)        ∂L/∂x = ∂L/∂z where x > y, else 0        ∂L/∂y = ∂L/∂z where y > x, else 0
+
+    Where the two tie, half goes to each.
+    """
 
     extremum, wins = "maximum", "greater"
 
@@ -166,7 +169,10 @@ class Maximum(Function):
 
 
 class Minimum(Maximum):
-    """z = min(x, y)        ∂L/∂z goes to the smaller operand; where they tie, half to each"""
+    """z = min(x, y)        ∂L/∂x = ∂L/∂z where x < y, else 0        ∂L/∂y = ∂L/∂z where y < x, else 0
+
+    Where the two tie, half goes to each.
+    """
 
     extremum, wins = "minimum", "less"
 
@@ -188,7 +194,10 @@ class Clip(Function):
 
 
 class Where(Function):
-    """z = x where `condition`, else y        ∂L/∂x = ∂L/∂z there, else 0; ∂L/∂y the other way round"""
+    """z = x where c, else y        ∂L/∂x = ∂L/∂z where c, else 0        ∂L/∂y = 0 where c, else ∂L/∂z
+
+    The condition c has no gradient.
+    """
 
     def forward(self, condition: Array, x: Array, y: Array) -> Array:
         self.save(condition=condition)

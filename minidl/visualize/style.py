@@ -1,15 +1,22 @@
 """The style sheet of the report: light and dark, from a phone to a wide screen, without any outside font."""
 
-STYLE = """
-:root {
+PAPER, INK, SOFT, LINE = "#fcfbf8", "#1d1d1b", "#6a6963", "#e2dfd6"
+BLUE, ORANGE, GREEN, VIOLET, RED = "31 95 158", "190 101 22", "60 122 76", "124 84 150", "178 58 36"
+SERIF = '"Iowan Old Style", Charter, "Palatino Linotype", Palatino, "Book Antiqua", Georgia, serif'
+SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif'
+MONO = 'ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace'
+
+_LIGHT = f""":root {{
   color-scheme: light dark;
-  --paper: #fcfbf8; --ink: #1d1d1b; --soft: #6a6963; --line: #e2dfd6;
-  --run0: 31 95 158; --run1: 190 101 22; --run2: 60 122 76; --run3: 124 84 150;
-  --right: 31 95 158; --wrong: 178 58 36;
-  --serif: "Iowan Old Style", Charter, "Palatino Linotype", Palatino, "Book Antiqua", Georgia, serif;
-  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif;
-  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-}
+  --paper: {PAPER}; --ink: {INK}; --soft: {SOFT}; --line: {LINE};
+  --run0: {BLUE}; --run1: {ORANGE}; --run2: {GREEN}; --run3: {VIOLET};
+  --right: {BLUE}; --wrong: {RED};
+  --serif: {SERIF};
+  --sans: {SANS};
+  --mono: {MONO};
+}}"""
+
+_REST = """
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #171716; --ink: #e9e6df; --soft: #9c9990; --line: #34332f;
@@ -94,3 +101,5 @@ details table { margin-top: .75rem; }
 code { font: .875em/1.5 var(--mono); }
 @media print { h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
+
+STYLE = _LIGHT + _REST
