@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,16 +60,31 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
         for piece in pieces:
             run(*piece)
         return
-    with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
-        if _num_threads == 1 or len(pieces) == 1:
-            for piece in pieces:
+    waiting, errors = deque(enumerate(pieces)), []
+
+    def work() -> None:
+        # Whoever is free takes the next piece: a future for each would cost as much as a small piece does.
+        while waiting:
+            try:
+                number, piece = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
                 run(*piece)
-            return
-        futures = [_pool(_num_threads, os.getpid()).submit(run, *piece) for piece in pieces]
-        errors = [future.exception() for future in futures]
-    for error in errors:
-        if error is not None:
-            raise error
+            except Exception as error:
+                errors.append((number, error))
+
+    with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
+        helpers = min(_num_threads, len(pieces)) - 1
+        futures = [_pool(_num_threads - 1, os.getpid()).submit(work) for _ in range(helpers)]
+        try:
+            work()
+        finally:
+            waiting.clear()  # not empty after Ctrl-C
+            for future in futures:
+                future.result()
+    if errors:
+        raise min(errors, key=operator.itemgetter(0))[1]
 
 
 def matmul(x: Array, y: Array) -> Array:
@@ -104,7 +121,7 @@ def strips(
 
 @functools.lru_cache(maxsize=1)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """The one pool. `process` is part of the key because threads do not survive a fork."""
+    """The threads beside the caller's. `process` is part of the key: threads do not survive a fork."""
     # Slow to import, and the first convolution is soon enough.
     from concurrent.futures import ThreadPoolExecutor
 

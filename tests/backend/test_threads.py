@@ -98,6 +98,25 @@ def test_the_first_error_is_raised_after_all_have_ended(three_threads):
         assert sorted(ended) == list(range(10))
 
 
+def test_ctrl_c_ends_the_work_and_leaves_the_threads_usable():
+    pytest.importorskip("threadpoolctl")
+    started, here = [], threading.current_thread()
+
+    def run(piece):
+        started.append(piece)
+        if threading.current_thread() is here:
+            raise KeyboardInterrupt
+
+    before = get_num_threads()
+    set_num_threads(1)
+    with pytest.raises(KeyboardInterrupt):
+        parallel_for(np, run, [(i,) for i in range(100)])
+    set_num_threads(before)
+    assert started == [0]
+    parallel_for(np, started.append, [(i,) for i in range(1, 100)])
+    assert sorted(started) == list(range(100))
+
+
 def test_without_threadpoolctl_pieces_follow_each_other(monkeypatch, three_threads):
     monkeypatch.setattr(threads, "_controller", lambda: None)
     order, here = [], threading.current_thread()
