@@ -11,7 +11,7 @@ linear, so on flattened tiles each is one matrix (⊗ is the Kronecker product):
 
     U = (G ⊗ G) g      36×9    the filters        (36, O, C)
     V = (Bᵀ ⊗ Bᵀ) d    36×36   the input tiles    (36, C, T)
-    Y = (Aᵀ ⊗ Aᵀ) M    16×36   the output tiles   (16, O, T)
+    Y = (A ⊗ A)ᵀ M     16×36   the output tiles   (16, O, T)
 
 and between them the sum over the channels is a matrix product for each of the 36 "frequencies": M = U V.
 
@@ -27,6 +27,7 @@ The price is accuracy: with entries up to 8 in A and 5 in B, rounding errors are
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,11 +71,12 @@ A = np.array(
     ],
     np.float32,
 )
-INPUT, FILTER, OUTPUT = np.kron(B.T, B.T), np.kron(G, G), np.kron(A.T, A.T)
+INPUT, FILTER, OUTPUT = np.kron(B.T, B.T), np.kron(G, G), np.kron(A, A)
+FOUR = np.complex128  # four float32 at once: NumPy copies by elements, and the fewer the faster
 FREQUENCIES = split(36, 3)
-STRIP = 196  # tiles that one thread takes through all three steps: they stay in its cache
+STRIP = 196  # tiles that one thread takes through all three steps
 ROUND_BYTES = 24 << 20  # of V and ∂L/∂M, which all threads share
-BLOCK_BYTES = 1 << 20  # of tiles that one thread transforms at a time
+BLOCK_BYTES = 1 << 20  # of tiles or filters that one thread transforms at a time
 
 
 @dataclass(frozen=True)
@@ -118,27 +120,30 @@ def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, window: Window, groups: int
 ) -> np.ndarray:
     """x ⋆ w + b:  (N, C, H, W), (O, C, 3, 3), (O,) → (N, O, OH, OW)."""
-    (n, c), o = x.shape[:2], weight.shape[0]
-    y = np.empty((n, o, *window.places(x.shape[2:])), np.float32)
-    u = (FILTER @ weight.reshape(o * c, 9).T).reshape(36, o, c)
-
-    def strip(here: Tiles) -> None:
-        v = scratch(np, "v", (36, c, len(here)), np.float32)
-        transform_input(x, window.padding, here, slice(0, c), v)
-        m = np.matmul(u, v, out=scratch(np, "m", (36, o, len(here)), np.float32))
-        transform_output(m, bias, here, y)
-
-    parallel_for(np, strip, [(here,) for here in cut(y.shape, STRIP)])
-    return y
+    return _filtered(x, transform_filters(FILTER, weight), bias, window.padding)
 
 
 def conv_transpose2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, window: Window, groups: int, size: Pair
 ) -> np.ndarray:
     """x ⋆ᵀ w + b:  (N, O, OH, OW), (O, C, 3, 3), (C,) → (N, C, *size)."""
-    turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].swapaxes(0, 1))
-    padding = (2 - window.padding[0], 2 - window.padding[1])
-    return conv2d(x, turned, bias, Window((3, 3), padding=padding), groups)
+    turned = transform_filters(FILTER[:, ::-1], weight)  # pixel (i, j) changes places with (2 − i, 2 − j)
+    return _filtered(x, turned.swapaxes(1, 2), bias, (2 - window.padding[0], 2 - window.padding[1]))
+
+
+def _filtered(x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, padding: Pair) -> np.ndarray:
+    """Y for the transformed filters U (36, O, C):  (N, C, H, W) → (N, O, H + 2p − 2, W + 2p − 2)."""
+    (n, c, h, w), o = x.shape, u.shape[1]
+    y = np.empty((n, o, h + 2 * padding[0] - 2, w + 2 * padding[1] - 2), np.float32)
+
+    def strip(here: Tiles) -> None:
+        v, m = frequencies("v", c, len(here)), frequencies("m", o, len(here))
+        transform_tiles(INPUT, x, padding, here, slice(0, c), v)
+        np.matmul(u, v, out=m)
+        transform_output(m, bias, here, y)
+
+    parallel_for(np, strip, [(here,) for here in cut(y.shape, STRIP)])
+    return y
 
 
 def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
@@ -148,74 +153,91 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
     """
     c, o = x.shape[1], y.shape[1]
     du = np.zeros((36, o, c), np.float32)
-    row_bytes = 36 * 4 * (c + o)
-    for here in cut(y.shape, max(1, ROUND_BYTES // row_bytes)):
-        v = scratch(np, "v", (36, c, len(here)), np.float32)
-        dm = scratch(np, "m", (36, o, len(here)), np.float32)
-
-        def gather(from_x: bool, channels: slice, here: Tiles = here, v: Array = v, dm: Array = dm) -> None:
-            if from_x:
-                transform_input(x, window.padding, here, channels, v)
-            else:
-                transform_gradient(y, here, channels, dm)
+    strips = list(cut(y.shape, STRIP))
+    for together in split(len(strips), max(1, ROUND_BYTES // (36 * 4 * (c + o) * STRIP))):
+        some = strips[together]
+        stops = list(itertools.accumulate(map(len, some)))
+        v, dm = frequencies("v", c, stops[-1]), frequencies("m", o, stops[-1])
+        pieces = []
+        for here, stop in zip(some, stops, strict=True):
+            width, columns = max(1, BLOCK_BYTES // (36 * 4 * len(here))), slice(stop - len(here), stop)
+            pieces += [(INPUT, x, window.padding, here, s, v[:, s, columns]) for s in split(c, width)]
+            pieces += [(OUTPUT, y, (0, 0), here, s, dm[:, s, columns]) for s in split(o, width)]
 
         def multiply(f: slice, v: Array = v, dm: Array = dm) -> None:
             product = scratch(np, "product", (f.stop - f.start, o, c), np.float32)
             du[f] += np.matmul(dm[f], v[f].swapaxes(1, 2), out=product)
 
-        width = max(1, BLOCK_BYTES // (36 * 4 * len(here)))
-        blocks = [(True, part) for part in split(c, width)] + [(False, part) for part in split(o, width)]
-        parallel_for(np, gather, blocks)
+        parallel_for(np, transform_tiles, pieces)
         parallel_for(np, multiply, [(f,) for f in FREQUENCIES])
     return (FILTER.T @ du.reshape(36, o * c)).T.reshape(o, c, 3, 3)
 
 
-# The transforms, for some channels
+# The transforms
 
 
-def transform_input(x: np.ndarray, padding: Pair, here: Tiles, channels: slice, v: np.ndarray) -> None:
-    """V[:, channels]: the overlapping 6×6 tiles of x (N, C, H, W), transformed, in v (36, C, T)."""
+def transform_filters(matrix: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """U = matrix · filters:  (36, 9), (O, C, 3, 3) → (36, O, C)."""
+    o, c = weight.shape[:2]
+    u = scratch(np, "u", (36, o, c), np.float32)
+
+    def block(part: slice) -> None:
+        filters = scratch(np, "filters", (3, 3, part.stop - part.start, c), np.float32)
+        filters[...] = weight[part].transpose(2, 3, 0, 1)
+        _each_channel(matrix, filters.reshape(9, -1, c), out=u[:, part])
+
+    parallel_for(np, block, [(part,) for part in split(o, max(1, BLOCK_BYTES // (36 * 4 * c)))])
+    return u
+
+
+def transform_tiles(
+    matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, channels: slice, out: np.ndarray
+) -> None:
+    """matrix · tiles of these channels of x (N, C, H, W), zero outside it, in out (36, C, T).
+
+    INPUT takes 6×6 tiles, which overlap; OUTPUT takes 4×4 tiles.
+    """
+    size = math.isqrt(matrix.shape[1])
     pictures, rows, across = here.shape
     top, left = 4 * here.rows.start - padding[0], -padding[1]
-    height, width = 4 * rows + 2, 4 * across + 2
+    height, width = 4 * (rows - 1) + size, 4 * (across - 1) + size
     seen = x[here.pictures, channels, max(top, 0) : max(top + height, 0), : left + width]
     p, c, h, w = seen.shape
-    bordered = scratch(np, "bordered", (p, c, height, width), np.float32)
-    if seen.shape != bordered.shape:
+    if (h, w) != (height, width):
+        bordered = scratch(np, "bordered", (p, c, height, width), np.float32)
         bordered[...] = 0
-    bordered[:, :, max(-top, 0) : max(-top, 0) + h, -left : -left + w] = seen
-    sp, sc, sy, sx = bordered.strides
-    tiles = scratch(np, "tiles", (6, 6, c, pictures, rows, across), np.float32)
-    tiles[...] = np.lib.stride_tricks.as_strided(bordered, tiles.shape, (sy, sx, sc, sp, 4 * sy, 4 * sx))
-    np.matmul(INPUT, tiles.reshape(36, -1), out=_columns(v, channels))
+        bordered[:, :, max(-top, 0) : max(-top, 0) + h, -left : -left + w] = seen
+        seen = bordered
+    sp, sc, sy, sx = seen.strides
+    tiles = frequencies("tiles", c, len(here), size**2)
+    tiles.reshape(size, size, c, pictures, rows, across)[...] = np.lib.stride_tricks.as_strided(
+        seen, (size, size, c, pictures, rows, across), (sy, sx, sc, sp, 4 * sy, 4 * sx)
+    )
+    _each_channel(matrix, tiles, out=out)
 
 
 def transform_output(m: np.ndarray, bias: np.ndarray | None, here: Tiles, y: np.ndarray) -> None:
     """Y: M (36, O, T), transformed back and put into y; what sticks out over its edge is dropped."""
-    tiles = scratch(np, "tiles", (16, m[0].size), np.float32)
-    tiles = np.matmul(OUTPUT, m.reshape(36, -1), out=tiles).reshape(4, 4, -1, *here.shape)
-    if bias is not None:
-        tiles += bias[:, None, None, None]
-    for i, j in np.ndindex(4, 4):
-        part = _every_fourth(y, slice(None), here, i, j)
-        part[...] = tiles[i, j, :, :, : part.shape[2], : part.shape[3]].swapaxes(0, 1)
+    o, (pictures, rows, across) = m.shape[1], here.shape
+    tiles = scratch(np, "tiles", (o, len(here), 16), np.float32)
+    np.matmul(m.transpose(1, 2, 0), OUTPUT, out=tiles)
+    picture = scratch(np, "picture", (o, pictures, rows, 4, across, 4), np.float32)
+    picture.view(FOUR)[..., 0] = tiles.view(FOUR).reshape(o, pictures, rows, across, 4).swapaxes(3, 4)
+    part = y[here.pictures, :, 4 * here.rows.start : 4 * here.rows.stop]
+    inside = picture.reshape(o, pictures, 4 * rows, 4 * across)[..., : part.shape[2], : part.shape[3]]
+    np.add(inside.swapaxes(0, 1), 0 if bias is None else bias[:, None, None], out=part)
 
 
-def transform_gradient(y: np.ndarray, here: Tiles, channels: slice, dm: np.ndarray) -> None:
-    """∂L/∂M[:, channels]: the 4×4 tiles of y = ∂L/∂Y, zero beyond its edge, transformed, in dm (36, O, T)."""
-    tiles = scratch(np, "tiles", (4, 4, channels.stop - channels.start, *here.shape), np.float32)
-    tiles[...] = 0
-    for i, j in np.ndindex(4, 4):
-        part = _every_fourth(y, channels, here, i, j)
-        tiles[i, j, :, :, : part.shape[2], : part.shape[3]] = part.swapaxes(0, 1)
-    np.matmul(OUTPUT.T, tiles.reshape(16, -1), out=_columns(dm, channels))
+def _each_channel(matrix: np.ndarray, tiles: np.ndarray, out: np.ndarray) -> None:
+    """matrix · tiles, (J, K) · (K, C, T) → (J, C, T), as C small products: for those BLAS has faster code."""
+    np.matmul(matrix, tiles.swapaxes(0, 1), out=out.swapaxes(0, 1))
 
 
-def _columns(v: np.ndarray, channels: slice) -> np.ndarray:
-    """(36, C, T) as a matrix (36, C·T), of it the columns of these channels."""
-    return v.reshape(36, -1)[:, channels.start * v.shape[2] : channels.stop * v.shape[2]]
+def frequencies(name: str, channels: int, tiles: int, k: int = 36) -> np.ndarray:
+    """Scratch memory (k, channels, tiles) whose k rows are an odd number of cache lines apart.
 
-
-def _every_fourth(y: np.ndarray, channels: slice, here: Tiles, i: int, j: int) -> np.ndarray:
-    """Pixel (i, j) of each tile, as a view."""
-    return y[here.pictures, channels, 4 * here.rows.start + i : 4 * here.rows.stop : 4, j::4]
+    An even multiple such as 4096 bytes would put all rows into the same few places of the first cache.
+    """
+    lines = -(-channels * tiles // 16) | 1
+    rows = scratch(np, name, (k, 16 * lines), np.float32)
+    return rows[:, : channels * tiles].reshape(k, channels, tiles)
