@@ -12,6 +12,7 @@ from minidl.errors import require
 from minidl.functional.arithmetic import exp, where
 from minidl.functional.reduction import logsumexp
 from minidl.functional.reduction import sum as sum_
+from minidl.functional.shape import positive_axis
 from minidl.tensor import Tensor
 
 
@@ -154,7 +155,7 @@ class Softmax(Function):
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """Probabilities along `axis`."""
-    return Softmax(axis)(x)
+    return Softmax(positive_axis(axis, x.ndim))(x)
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:

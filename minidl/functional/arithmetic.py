@@ -324,6 +324,8 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
     """x converted to `dtype`. A gradient passes between floating-point types only."""
     if x.data.dtype == dtype:
         return x
+    if np.dtype(dtype).kind not in "fiub":
+        raise TypeError(f"a Tensor holds numbers, not {np.dtype(dtype)}")
     result = AsType(dtype)(x)
     return result if result.data.dtype.kind == "f" else result.detach()
 

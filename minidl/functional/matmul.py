@@ -79,11 +79,17 @@ class Linear(Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b        (…, in), (out, in), (out,) → (…, out)"""
+    if weight.ndim != 2:
+        raise ShapeError(f"expected a weight of (out, in), got {weight.shape}")
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         hint = ""
         if x.ndim == 4 and x.shape[1] * x.shape[2] * x.shape[3] == weight.shape[1]:
             hint = ". Flatten the feature maps first: nn.Flatten()"
         raise ShapeError(f"expected (N, {weight.shape[1]}), got {x.shape}{hint}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(
+            f"expected a bias of ({weight.shape[0]},) for a weight of {weight.shape}, got {bias.shape}"
+        )
     x, weight = operands(x, weight)
     rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     y = Linear()(rows, weight) if bias is None else Linear()(rows, weight, bias)

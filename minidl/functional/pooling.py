@@ -129,6 +129,11 @@ class AvgUnpool2d(Function):
 # The functions
 
 
+def _check_maps(x: Tensor) -> None:
+    if x.ndim != 4:
+        raise ShapeError(f"expected feature maps of (N, C, H, W), got {x.shape}")
+
+
 def pooling_window(
     x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> tuple[Window, Pair]:
@@ -139,8 +144,7 @@ def pooling_window(
     Raises:
         ShapeError: x is no batch of feature maps, the border is too wide, or the window does not fit.
     """
-    if x.ndim != 4:
-        raise ShapeError(f"expected feature maps of (N, C, H, W), got {x.shape}")
+    _check_maps(x)
     window = Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
     if any(p > e // 2 for p, e in zip(window.padding, window.extent, strict=True)):
         raise ShapeError(
@@ -245,6 +249,8 @@ def avg_pool2d(
         divisor_override: divide by this instead of the number of pixels.
     """
     window, places = pooling_window(x, kernel_size, stride, padding, 1, ceil_mode)
+    if divisor_override == 0:
+        raise ValueError("divisor_override must not be 0")
     counts: Any = divisor_override or math.prod(window.kernel)
     if divisor_override is None and (any(window.padding) or ceil_mode):
         down, right = (
@@ -270,12 +276,10 @@ def adaptive_avg_pool2d(x: Tensor, output_size: int | tuple[int | None, int | No
     Window a takes the rows ⌊a H / OH⌋ … ⌈(a + 1) H / OH⌉ − 1. Its mean is linear in the rows and in the
     columns, so all of them together are y = A x Bᵀ with two small matrices. None keeps an axis as it is.
     """
-    if x.ndim != 4:
-        raise ShapeError(f"expected feature maps of (N, C, H, W), got {x.shape}")
+    _check_maps(x)
     given = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
-    size = pair(
-        tuple(n if o is None else o for n, o in zip(x.shape[2:], given, strict=True)), "output_size", 1
-    )
+    asked = tuple(n if o is None else o for n, o in zip(x.shape[2:], given, strict=False))
+    size = pair(asked if len(given) == 2 else output_size, "output_size", 1)
     if size == x.shape[2:]:
         return x
     down, right = (averaging_matrix(n, o, x) for n, o in zip(x.shape[2:], size, strict=True))
@@ -294,11 +298,13 @@ def averaging_matrix(n: int, places: int, like: Tensor) -> Tensor:
 
 def global_avg_pool2d(x: Tensor) -> Tensor:
     """The mean of each feature map: (N, C, H, W) → (N, C, 1, 1)."""
+    _check_maps(x)
     return mean(x, (2, 3), keepdims=True)
 
 
 def global_max_pool2d(x: Tensor) -> Tensor:
     """The largest number of each feature map, the first where several are: (N, C, H, W) → (N, C, 1, 1)."""
+    _check_maps(x)
     xp, (n, c, h, w) = array_module(x.data), x.shape
     maps = reshape(x, n * c, h * w)
     return reshape(getitem(maps, (xp.arange(n * c), maps.data.argmax(axis=1))), n, c, 1, 1)

@@ -111,4 +111,4 @@ def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def argmax(x: Tensor, axis: int | None = None) -> Tensor:
     """The index of the first largest element; integers have no gradient."""
-    return Tensor(x.data.argmax(axis=axis))
+    return Tensor(x.data.argmax(axis=None if axis is None else positive_axis(axis, x.ndim)))

@@ -165,7 +165,14 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """x with the axes start_dim … end_dim made one: (N, C, H, W) → (N, C·H·W) for start_dim = 1."""
-    start, end = start_dim % x.ndim, end_dim % x.ndim
+    if x.ndim == 0:
+        return reshape(x, 1)
+    start, end = positive_axis(start_dim, x.ndim), positive_axis(end_dim, x.ndim)
+    if start > end:
+        raise ShapeError(
+            f"cannot flatten {x.shape} from axis {start_dim} to axis {end_dim}: "
+            "the first must not lie after the last"
+        )
     return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
 
 
@@ -201,6 +208,8 @@ def getitem(x: Tensor, index: Any) -> Tensor:
 
 def concatenate(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Several tensors joined along an axis that they have."""
+    if not xs:
+        raise ShapeError("concatenate joins one tensor or more, got none")
     axis = positive_axis(axis, xs[0].ndim)
     try:
         return Concatenate(axis)(*xs)
@@ -213,6 +222,8 @@ def concatenate(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Several tensors of one shape joined along a new axis."""
+    if not xs:
+        raise ShapeError("stack joins one tensor or more, got none")
     if len({x.shape for x in xs}) > 1:
         raise ShapeError(f"cannot stack {', '.join(str(x.shape) for x in xs)}: the shapes must be equal")
     axis = positive_axis(axis, xs[0].ndim + 1)

@@ -1,0 +1,236 @@
+"""The rows of arithmetic: functions of each element, and of two that broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from minidl import functional as F
+from minidl.operations.draw import Draw
+from minidl.operations.row import Kink, Mistake, Operation, zeros
+from minidl.operations.row import Sample as S
+from minidl.tensor import Tensor
+
+SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (3, 4), (1, 1), (2, 0, 3))
+# Same shape, one broadcast, the other, both, numbers, nothing at all.
+PAIRS: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
+    ((3, 4), (3, 4)),
+    ((3, 4), (4,)),
+    ((1,), (2, 3)),
+    ((3, 1), (1, 4)),
+    ((), ()),
+    ((), (2, 2)),
+    ((0, 3), (3,)),
+)
+
+
+def unary(
+    name: str,
+    numpy: Callable,
+    torch: Callable,
+    function: str = "",
+    draw: str = "__call__",
+    kinks: tuple[Kink, ...] = (),
+) -> Operation:
+    """A row for a function of each element; `draw` names the method of Draw that suits its domain."""
+    return Operation(
+        name,
+        getattr(F, name),
+        lambda r: [S(getattr(r, draw)(*shape)) for shape in SHAPES],
+        lambda r: S(getattr(r, draw)(*r.shape())),
+        numpy,
+        torch,
+        no_tensor(name, function or name.capitalize()),
+        kinks,
+    )
+
+
+def no_tensor(name: str, function: str) -> tuple[Mistake, ...]:
+    """What the Function says to an array that nobody wrapped."""
+    message = f"{function} works on Tensors, got ndarray: wrap it, Tensor(x)"
+    return (Mistake(lambda: getattr(F, name)(np.ones(2)), TypeError, message),)
+
+
+def _broadcast(r: Draw) -> S:
+    """Two arrays that broadcast, or one and a number on either side."""
+    shape = r.shape()
+    form = r.pick("arrays", "number right", "number left")
+    if form == "arrays":
+        return S(r(*r.broadcast(shape)), r.positive(*r.broadcast(shape)))
+    return S(r(*shape), 1.5) if form == "number right" else S(2, r.positive(*shape))
+
+
+def _never_equal(r: Draw) -> S:
+    """The same with odd sixteenths on the left and even ones on the right."""
+    shape = r.shape()
+    if r.flag():
+        return S(r.apart(*shape), r.pick(0.0, -0.25, 1))
+    return S(r.apart(*r.broadcast(shape)), r.apart(*r.broadcast(shape)) + 1 / 16)
+
+
+def _often_equal(r: Draw) -> S:
+    """The same with 0, 1 and 2."""
+    shape = r.shape()
+    left = r.integers(3, *r.broadcast(shape)).astype(float)
+    return S(left, 1) if r.flag() else S(left, r.integers(3, *r.broadcast(shape)).astype(float))
+
+
+def binary(
+    name: str,
+    numpy: Callable,
+    torch: Callable,
+    drawn: Callable[[Draw], S] = _broadcast,
+    kinks: tuple[Kink, ...] = (),
+    differentiable: bool = True,
+) -> Operation:
+    """A row for a function of two numbers, broadcast."""
+    return Operation(
+        name,
+        getattr(F, name),
+        lambda r: [S(r(*x), r.positive(*y)) for x, y in PAIRS],
+        drawn,
+        numpy,
+        torch,
+        (
+            Mistake(
+                lambda: getattr(F, name)(zeros(2, 3), zeros(4)),
+                ValueError,
+                "operands could not be broadcast together with shapes (2,3) (4,) ",
+            ),
+        ),
+        kinks,
+        differentiable,
+    )
+
+
+def _torch_extremum(name: str) -> Callable:
+    return lambda t, x, y: getattr(t, name)(x, t.as_tensor(y, dtype=x.dtype))
+
+
+# Where both operands tie, half to each
+TIE = (Kink(S(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 3.0])), ([0.5, 1, 0.5], [0.5, 0, 0.5])),)
+TIE_BELOW = (Kink(S(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 3.0])), ([0.5, 0, 0.5], [0.5, 1, 0.5])),)
+
+
+def _powers(r: Draw) -> S:
+    shape = r.shape()
+    form = r.pick("a whole number", "a fraction", "arrays")
+    if form == "a whole number":
+        return S(r(*shape), r.pick(2, 1, 3, 0, -1, -2))
+    if form == "a fraction":
+        return S(r.positive(*shape), r.pick(0.5, 1.5, -0.5))
+    return S(r.positive(*r.broadcast(shape)), r(*r.broadcast(shape)))
+
+
+def _clipped(r: Draw) -> S:
+    low, high = r.pick((-0.5, None), (None, 0.5), (-0.25, 0.75), (0.25, 0.25), (0.5, -0.5))
+    x = r.apart(*r.shape())
+    return S(x, low=low, high=high) if r.flag() else S(x, low, high)
+
+
+def _chosen(r: Draw) -> S:
+    shape = r.shape()
+    condition, x = r.broadcast(shape), r(*r.broadcast(shape))
+    y = 0.0 if r.flag() else r(*r.broadcast(shape))
+    return S(r.mask(*condition), x, y)
+
+
+def _to_a_wider_type_and_back(x: Tensor) -> Tensor:
+    """Not to a narrower one: there, differences drown."""
+    return F.astype(F.astype(x, "float64" if x.dtype == "float32" else "longdouble"), x.dtype)
+
+
+OPERATIONS = [
+    binary("add", np.add, lambda t, x, y: x + y),
+    binary("subtract", np.subtract, lambda t, x, y: x - y),
+    binary("multiply", np.multiply, lambda t, x, y: x * y),
+    binary("divide", np.divide, lambda t, x, y: x / y),
+    binary("maximum", np.maximum, _torch_extremum("maximum"), _never_equal, TIE),
+    binary("minimum", np.minimum, _torch_extremum("minimum"), _never_equal, TIE_BELOW),
+    *(
+        binary(
+            name,
+            getattr(np, name),
+            lambda t, x, y, name=name: getattr(t, "eq" if name == "equal" else name)(x, y),
+            _often_equal,
+            differentiable=False,
+        )
+        for name in ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+    ),
+    Operation(
+        "power",
+        F.power,
+        lambda r: [
+            *(S(r.positive(*x), r(*y)) for x, y in PAIRS),
+            *(S(r(3), a) for a in (2, 3, -1, 0, 1)),
+            S(r.positive(3), 0.5),
+            S(np.array([0.0, 1.0]), 2),
+        ],
+        _powers,
+        np.power,
+        lambda t, x, a: x**a,
+        (
+            Mistake(
+                lambda: F.power(zeros(2, 3), zeros(4)),
+                ValueError,
+                "operands could not be broadcast together with shapes (2,3) (4,) ",
+            ),
+        ),
+        # At x = 0: xᵃ ln x counts as 0, for a = 0 too; and a xᵃ⁻¹ for a = 0.
+        (Kink(S(np.zeros(4), np.array([0.0, 1.0, 2.0, 1.5])), ([0, 1, 0, 0], [0, 0, 0, 0])),),
+    ),
+    unary("negative", np.negative, lambda t, x: -x),
+    unary(
+        "absolute", np.abs, lambda t, x: x.abs(), "Abs", kinks=(Kink(S(np.array([-1.0, 0.0])), ([-1, 0],)),)
+    ),
+    unary("exp", np.exp, lambda t, x: x.exp()),
+    unary("log", np.log, lambda t, x: x.log(), draw="positive"),
+    unary("sqrt", np.sqrt, lambda t, x: x.sqrt(), draw="positive"),
+    Operation(
+        "clip",
+        F.clip,
+        lambda r: [
+            S(r(3, 4), -0.55, 0.75),
+            S(r(5), None, 0.5),
+            S(r(5), low=-0.5),
+            S(r(), 0.0),
+            S(r(0), 0.0, 1.0),
+        ],
+        _clipped,
+        lambda x, low=None, high=None: np.clip(x, low, high),
+        lambda t, x, low=None, high=None: t.clip(x, low, high),
+        no_tensor("clip", "Clip"),
+        # The limits belong to the inside.
+        (Kink(S(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), -1.0, 1.0), ([0, 1, 1, 1, 0],)),),
+    ),
+    Operation(
+        "where",
+        F.where,
+        lambda r: [
+            S(r.integers(2, 3, 4) == 1, r(3, 4), r(3, 4)),
+            S(r.integers(2, 3, 1) == 1, r(4), r(1, 1)),
+            S(np.array([True, False]), r(2), 0.0),
+            S(np.array(True), r(), r()),
+        ],
+        _chosen,
+        np.where,
+        lambda t, c, x, y: t.where(t.as_tensor(c), x, y),
+        (
+            Mistake(
+                lambda: F.where(np.array([True, False]), zeros(3), zeros(3)),
+                ValueError,
+                "operands could not be broadcast together with shapes (2,) (3,) (3,) ",
+            ),
+        ),
+    ),
+    Operation(
+        "astype",
+        _to_a_wider_type_and_back,
+        lambda r: [S(r(*shape)) for shape in SHAPES],
+        lambda r: S(r(*r.shape())),
+        lambda x: x,
+        lambda t, x: x.double().to(x.dtype),
+        no_tensor("astype", "AsType"),
+    ),
+]
