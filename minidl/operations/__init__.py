@@ -1,13 +1,51 @@
 """The table of operations: one row for each, with what to try it with and what it must agree with.
 
-Every check runs over every row (`tests/functional/test_operations.py`); a new operation is a new row.
+Every check (`checks.py`) runs over every row, at the samples that it lists and at
+others that are drawn. The rows stand in files named as those of the operations in `functional/`; a new
+operation is a new row.
 """
 
-from minidl.operations import elementary, layers, structural
-from minidl.operations.row import Draw, Mistake, Operation, Sample
+from minidl.operations import (
+    activation,
+    arithmetic,
+    convolution,
+    dropout,
+    loss,
+    matmul,
+    normalization,
+    pooling,
+    reduction,
+    shape,
+    unfold,
+)
+from minidl.operations.checks import check
+from minidl.operations.row import Case, Kink, Mistake, Operation, Sample
 
 OPERATIONS: dict[str, Operation] = {
-    row.name: row for rows in (elementary, structural, layers) for row in rows.OPERATIONS
+    row.name: row
+    for rows in (
+        arithmetic,
+        activation,
+        reduction,
+        matmul,
+        shape,
+        convolution,
+        unfold,
+        pooling,
+        normalization,
+        dropout,
+        loss,
+    )
+    for row in rows.OPERATIONS
 }
 
-__all__ = ["OPERATIONS", "Draw", "Mistake", "Operation", "Sample"]
+
+def replay(name: str, *choices: int) -> None:
+    """Repeat the checks of a drawn sample, as a test that fails prints it. Choices not given are 0."""
+    left = iter(choices)
+    case = OPERATIONS[name].draw(lambda n: next(left, 0))
+    print(f"{name}{case.sample!r}")
+    check(case.row, case.sample)
+
+
+__all__ = ["OPERATIONS", "Case", "Kink", "Mistake", "Operation", "Sample", "replay"]

@@ -66,7 +66,7 @@ def _never_equal(r: Draw) -> S:
     shape = r.shape()
     if r.flag():
         return S(r.apart(*shape), r.pick(0.0, -0.25, 1))
-    return S(r.apart(*r.broadcast(shape)), r.apart(*r.broadcast(shape)) + 1 / 16)
+    return S(r.apart(*r.broadcast(shape)), r.between(*r.broadcast(shape)))
 
 
 def _often_equal(r: Draw) -> S:
@@ -208,8 +208,8 @@ OPERATIONS = [
         "where",
         F.where,
         lambda r: [
-            S(r.integers(2, 3, 4) == 1, r(3, 4), r(3, 4)),
-            S(r.integers(2, 3, 1) == 1, r(4), r(1, 1)),
+            S(r.mask(3, 4), r(3, 4), r(3, 4)),
+            S(r.mask(3, 1), r(4), r(1, 1)),
             S(np.array([True, False]), r(2), 0.0),
             S(np.array(True), r(), r()),
         ],
@@ -231,6 +231,10 @@ OPERATIONS = [
         lambda r: S(r(*r.shape())),
         lambda x: x,
         lambda t, x: x.double().to(x.dtype),
-        no_tensor("astype", "AsType"),
+        (
+            Mistake(
+                lambda: F.astype(zeros(2), "complex64"), TypeError, "a Tensor holds numbers, not complex64"
+            ),
+        ),
     ),
 ]

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from minidl.operations.draw import Draw
 from minidl.tensor import Tensor
-
-
-class Draw:
-    """Random arrays for one operation: the same in every run, whatever the other rows draw."""
-
-    def __init__(self, name: str) -> None:
-        self._rng = np.random.default_rng(zlib.crc32(name.encode()))
-
-    def __call__(self, *shape: int) -> np.ndarray:
-        """Numbers in ±[0.1, 2]: away from zero, where many functions have a kink or a pole."""
-        return np.asarray(self._rng.choice([-1.0, 1.0], shape) * self.positive(*shape))
-
-    def positive(self, *shape: int) -> np.ndarray:
-        """Numbers in [0.1, 2]."""
-        return np.asarray(self._rng.uniform(0.1, 2.0, shape))
-
-    def apart(self, *shape: int) -> np.ndarray:
-        """Numbers at least 0.1 from each other and from zero: a small step changes neither order nor sign."""
-        count = int(np.prod(shape))
-        return self._rng.permutation(0.2 * (np.arange(count) - count // 2) + 0.1).reshape(shape)
-
-    def integers(self, high: int, *shape: int) -> np.ndarray:
-        """Integers in [0, high)."""
-        return np.asarray(self._rng.integers(high, size=shape))
 
 
 class Sample:
@@ -62,21 +38,46 @@ class Sample:
         return function(*[fill(arg) for arg in self.args], **self.options)
 
     def __str__(self) -> str:
+        """Short, for the name of a test: arrays by their shapes."""
         return "-".join(
             [*map(_short, self.args), *(f"{name}={_short(v)}" for name, v in self.options.items())]
         )
+
+    def __repr__(self) -> str:
+        """As it is called: inputs by their shapes, everything else in full."""
+        options = [f"{name}={_full(v)}" for name, v in self.options.items()]
+        return f"({', '.join([*map(_full, self.args), *options])})"
 
 
 def _is_input(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind == "f"
 
 
+def _sides(x: np.ndarray) -> str:
+    return "×".join(map(str, x.shape)) or "0-d"
+
+
 def _short(value: Any) -> str:
     if isinstance(value, np.ndarray):
-        return ("×".join(map(str, value.shape)) or "0-d") + ("" if _is_input(value) else f":{value.dtype}")
+        return _sides(value) + ("" if _is_input(value) else f":{value.dtype}")
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_short, value))}]"
     return str(value).replace(" ", "")
+
+
+def _full(value: Any) -> str:
+    if _is_input(value):
+        return _sides(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_full, value))}{',' * (len(value) == 1)})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_full, value))}]"
+    return f"array({value.tolist()})" if isinstance(value, np.ndarray) else repr(value)
+
+
+def torch_functional(name: str) -> Callable[..., Any]:
+    """torch.nn.functional's function of that name, as a row wants it."""
+    return lambda t, *args, **options: getattr(t.nn.functional, name)(*args, **options)
 
 
 def zeros(*shape: int) -> Tensor:
@@ -94,12 +95,22 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class Kink:
+    """A point without a derivative, and which of the slopes around it backward takes there: ∂(Σ y)/∂input."""
+
+    sample: Sample
+    gradients: tuple[Any, ...]  # nested lists of numbers, one for each input
+
+
+@dataclass(frozen=True)
 class Operation:
     """One row: an operation, what to try it with, and what it must agree with.
 
     Attributes:
+        samples: what to try it with, chosen by hand: the least that tells every rule of it.
+        drawn: any sample that it accepts, by the decisions of Draw.
         numpy: the same in plain NumPy: takes arrays where function takes tensors.
-        torch: the same in PyTorch: takes the module `torch`, then tensors.
+        torch: the same in PyTorch: takes the module `torch`, then tensors. NotImplemented where it cannot.
         differentiable: whether it has a gradient, and then its gradient one too.
         note: where it differs from PyTorch on purpose.
     """
@@ -107,12 +118,30 @@ class Operation:
     name: str
     function: Callable[..., Tensor]
     samples: Callable[[Draw], list[Sample]]
-    numpy: Callable[..., Any] | None = None
-    torch: Callable[..., Any] | None = None
-    mistakes: tuple[Mistake, ...] = ()
+    drawn: Callable[[Draw], Sample]
+    numpy: Callable[..., Any]
+    torch: Callable[..., Any]
+    mistakes: tuple[Mistake, ...]
+    kinks: tuple[Kink, ...] = ()
     differentiable: bool = True
     note: str = ""
 
-    def draw(self) -> list[Sample]:
-        """The samples, the same every time."""
+    def listed(self) -> list[Sample]:
+        """The samples chosen by hand, with the same numbers every time."""
         return self.samples(Draw(self.name))
+
+    def draw(self, choose: Callable[[int], int]) -> Case:
+        """A sample by these decisions."""
+        r = Draw(self.name, choose)
+        sample = self.drawn(r)
+        return Case(self, r.choices, sample)
+
+
+class Case:
+    """A drawn sample, and the choices that led to it; printed, the line that repeats its checks."""
+
+    def __init__(self, row: Operation, choices: list[int], sample: Sample) -> None:
+        self.row, self.choices, self.sample = row, choices, sample
+
+    def __repr__(self) -> str:
+        return f"minidl.operations.replay({', '.join(map(repr, (self.row.name, *self.choices)))})"

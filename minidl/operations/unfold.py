@@ -1,0 +1,84 @@
+"""The rows of im2col and col2im."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minidl import functional as F
+from minidl.errors import ShapeError
+from minidl.operations import reference
+from minidl.operations.draw import Draw, both
+from minidl.operations.row import Mistake, Operation, torch_functional, zeros
+from minidl.operations.row import Sample as S
+
+
+def _window(r: Draw) -> tuple[Any, list[int], dict[str, Any]]:
+    """A kernel, the size of a picture that it fits into, and the options."""
+    kernel = r.pair(1, 3)
+    options = r.options(dilation=(1, 2, (2, 1)), padding=(0, 1, (2, 0)), stride=(1, 2, (1, 3)))
+    spans = zip(both(kernel), both(options.get("dilation", 1)), both(options.get("padding", 0)), strict=True)
+    return kernel, [max(1, d * (k - 1) + 1 - 2 * p) + r.number(0, 3) for k, d, p in spans], options
+
+
+def _unfolded(r: Draw) -> S:
+    kernel, size, options = _window(r)
+    return S(r(r.pick(1, 2, 0), r.number(1, 2), *size), kernel, **options)
+
+
+def _folded(r: Draw) -> S:
+    kernel, size, options = _window(r)
+    dilation = both(options.get("dilation", 1))
+    extent = tuple(d * (k - 1) + 1 for k, d in zip(both(kernel), dilation, strict=True))
+    where = reference.places(tuple(size), extent, options.get("stride", 1), options.get("padding", 0))
+    columns = r(r.pick(1, 2, 0), r.number(1, 2) * math.prod(both(kernel)), len(list(where)))
+    return S(columns, tuple(size), kernel, **options)
+
+
+OPERATIONS = [
+    Operation(
+        "unfold",
+        F.unfold,
+        lambda r: [
+            S(r(2, 2, 4, 5), 3),
+            S(r(1, 2, 4, 4), (2, 3), padding=1),
+            S(r(1, 1, 5, 6), 2, dilation=2, stride=2),
+        ],
+        _unfolded,
+        reference.unfold,
+        torch_functional("unfold"),
+        (
+            Mistake(
+                lambda: F.unfold(zeros(3, 4, 4), 2),
+                ShapeError,
+                "expected pictures of (N, C, H, W), got (3, 4, 4)",
+            ),
+            Mistake(
+                lambda: F.unfold(zeros(1, 1, 2, 2), 3),
+                ShapeError,
+                "a window of 3×3 does not fit into a picture of 2×2 with padding 0×0: use a larger picture, "
+                "a smaller kernel or more padding",
+            ),
+        ),
+    ),
+    Operation(
+        "fold",
+        F.fold,
+        lambda r: [
+            S(r(2, 18, 6), (4, 5), 3),
+            S(r(1, 12, 20), 4, (2, 3), padding=1),
+            S(r(1, 4, 4), (5, 6), 2, dilation=2, stride=2),
+        ],
+        _folded,
+        reference.fold,
+        torch_functional("fold"),
+        (
+            Mistake(
+                lambda: F.fold(zeros(1, 9, 5), 4, 3),
+                ShapeError,
+                "expected columns of (N, C·9, 4) for a window of 9 pixels at 2×2 places of a picture of 4×4, "
+                "got (1, 9, 5)",
+            ),
+        ),
+    ),
+]
