@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from minidl.backend import Array, array_module
+from minidl.backend.memory import owns_memory
 from minidl.backend.switch import Switch
 from minidl.errors import DeviceError, GradientError
 from minidl.tensor import Tensor
@@ -301,7 +302,7 @@ def backward(
         for leaf, dx in gradients.items():
             if leaf.grad is not None:
                 leaf.grad = leaf.grad + dx
-            elif dx.data.flags.owndata and dx.data.flags.c_contiguous and id(dx.data) not in taken:
+            elif owns_memory(dx.data) and dx.data.flags.c_contiguous and id(dx.data) not in taken:
                 leaf.grad = dx
             else:  # y = a + b gives a and b one and the same array, but each shall own its gradient
                 leaf.grad = dx * 1 if create_graph else Tensor.wrap(dx.data.copy())

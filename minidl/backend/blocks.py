@@ -1,27 +1,44 @@
-"""Arrays cut into pieces that stay in the cache.
+"""Arrays cut into blocks: small enough for the cache, many enough for all threads.
 
 What is done to a whole array in several steps, p ← p − lr · (g + λ p), reads and writes main memory at every
-step and makes temporaries of the array's size. Done piece by piece, all steps but the first find their piece
-in the cache, and the temporaries are as small as a piece.
+step and makes temporaries of the array's size. Done block by block, all steps but the first find their block
+in the cache, the temporaries are as small as a block, and several blocks can be worked on at the same time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from minidl.backend.device import Array, device_of
+from minidl.backend.device import Array, array_module, device_of
+from minidl.backend.threads import parallel_for
 
-BLOCK = {"cpu": 1 << 15, "gpu": 1 << 24}  # elements: 128 KiB of float32; a GPU wants few and large kernels
+BLOCK = {"cpu": 1 << 17, "gpu": 1 << 24}  # elements: 512 KiB of float32; a GPU wants few and large kernels
 
 
 def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    """The arrays, all of one shape, in corresponding one-dimensional pieces: views, to be written into."""
-    first = arrays[0]
-    if first.ndim <= 1 or all(array.flags.c_contiguous for array in arrays):
-        size = BLOCK[device_of(first)]
+    """The arrays, all of one shape, in corresponding blocks: views, to be written into.
+
+    They are one-dimensional where all arrays are contiguous; elsewhere they are parts of any shape.
+    """
+    first, size = arrays[0], BLOCK[device_of(arrays[0])]
+    if all(array.flags.c_contiguous for array in arrays):
         flat = [array.reshape(-1) for array in arrays]
         for start in range(0, first.size, size):
             yield tuple(array[start : start + size] for array in flat)
+    elif first.size <= size:
+        yield arrays
+    elif len(first) == 1:
+        yield from blocks(*(array[0] for array in arrays))
     else:
-        for i in range(len(first)):
-            yield from blocks(*(array[i] for array in arrays))
+        middle = len(first) // 2
+        yield from blocks(*(array[:middle] for array in arrays))
+        yield from blocks(*(array[middle:] for array in arrays))
+
+
+def for_each_block(run: Callable[..., Any], *arrays: Array) -> None:
+    """run(*block) for the corresponding blocks of all arrays, in any order and on several threads."""
+    if arrays[0].size <= BLOCK["cpu"]:
+        run(*arrays)
+    else:
+        parallel_for(array_module(arrays[0]), run, list(blocks(*arrays)))

@@ -8,6 +8,8 @@ import numpy as np
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
+from minidl.backend.blocks import for_each_block
+from minidl.backend.memory import empty
 from minidl.errors import require
 from minidl.functional.arithmetic import exp, where
 from minidl.functional.reduction import logsumexp
@@ -52,13 +54,31 @@ class ReLU(Function):
     """
 
     def forward(self, x: Array) -> Array:
-        y = array_module(x).maximum(x, 0)
+        xp = array_module(x)
+        y = empty(xp, x.shape, x.dtype)
+        for_each_block(lambda x, y: xp.maximum(x, 0, out=y), x, y)
         self.save(output=y)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
         (y,) = self.saved
-        return dy * (y.data > 0)
+        return Gate(y.data)(dy)
+
+
+class Gate(Function):
+    """y = x where the gate is open, `gate` > 0, else 0        ∂L/∂x = ∂L/∂y behind the same gate"""
+
+    def __init__(self, gate: Array) -> None:
+        self.gate = gate
+
+    def forward(self, x: Array) -> Array:
+        xp = array_module(x)
+        y = empty(xp, x.shape, x.dtype)
+        for_each_block(lambda x, gate, y: xp.multiply(x, gate > 0, out=y), x, self.gate, y)
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return Gate(self.gate)(dy)
 
 
 class LeakyReLU(Function):

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from minidl.backend import Array, array_module
-from minidl.backend.blocks import blocks
+from minidl.backend.blocks import for_each_block
 from minidl.optim.optimizer import Optimizer
 
 
@@ -59,7 +59,8 @@ class Adam(Optimizer):
         state["step"] += 1
         correction1 = 1.0 - beta1 ** state["step"]
         correction2 = math.sqrt(1.0 - beta2 ** state["step"])
-        for w, g, m, v in blocks(p, grad, state["exp_avg"], state["exp_avg_sq"]):
+
+        def move(w: Array, g: Array, m: Array, v: Array) -> None:
             if self.decoupled:
                 w *= 1.0 - lr * weight_decay
             elif weight_decay:
@@ -69,6 +70,8 @@ class Adam(Optimizer):
             v *= beta2
             v += (1.0 - beta2) * g * g
             w -= (lr / correction1) * m / (xp.sqrt(v) / correction2 + eps)
+
+        for_each_block(move, p, grad, state["exp_avg"], state["exp_avg_sq"])
 
 
 class AdamW(Adam):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.backend import Array, array_module
-from minidl.backend.blocks import blocks
+from minidl.backend.blocks import for_each_block
 from minidl.optim.optimizer import Optimizer
 
 
@@ -57,7 +57,8 @@ class RMSprop(Optimizer):
         for name in names:
             if name not in state:
                 state[name] = xp.zeros_like(p)
-        for w, g, *remembered in blocks(p, grad, *(state[name] for name in names)):
+
+        def move(w: Array, g: Array, *remembered: Array) -> None:
             block = dict(zip(names, remembered, strict=True))
             if group["weight_decay"]:
                 g = g + group["weight_decay"] * w
@@ -77,3 +78,5 @@ class RMSprop(Optimizer):
                 b += d
                 d = b
             w -= lr * d
+
+        for_each_block(move, p, grad, *(state[name] for name in names))

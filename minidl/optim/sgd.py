@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.backend import Array, array_module
-from minidl.backend.blocks import blocks
+from minidl.backend.blocks import for_each_block
 from minidl.optim.optimizer import Optimizer
 
 
@@ -50,16 +50,23 @@ class SGD(Optimizer):
 
     def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
-        if momentum == 0:
-            for w, g in blocks(p, grad):
-                w -= lr * (g + weight_decay * w if weight_decay else g)
-            return
-        new_share = 1.0 - group["dampening"] if "momentum_buffer" in state else 1.0
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = array_module(p).zeros_like(p)
-        for w, g, v in blocks(p, grad, state["momentum_buffer"]):
+        new_share = 1.0 - group["dampening"] if state else 1.0
+
+        def descend(w: Array, g: Array) -> None:
+            if weight_decay:
+                g = g + weight_decay * w
+            w -= lr * g
+
+        def roll(w: Array, g: Array, v: Array) -> None:
             if weight_decay:
                 g = g + weight_decay * w
             v *= momentum
             v += new_share * g
             w -= lr * (g + momentum * v if group["nesterov"] else v)
+
+        if momentum == 0:
+            for_each_block(descend, p, grad)
+        else:
+            if not state:
+                state["momentum_buffer"] = array_module(p).zeros_like(p)
+            for_each_block(roll, p, grad, state["momentum_buffer"])

@@ -1,11 +1,11 @@
-"""blocks: every element once, as views, for every layout."""
+"""Blocks: every element once, as views, for every layout."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from minidl.backend.blocks import BLOCK, blocks
+from minidl.backend.blocks import BLOCK, blocks, for_each_block
 
 SIZE = BLOCK["cpu"]
 
@@ -17,14 +17,25 @@ def test_every_element_once_and_written_through(shape, order):
     numbers = np.arange(counts.size, dtype=np.int32).reshape(shape)
     for count, number in blocks(counts, numbers):
         assert count.shape == number.shape
-        assert count.ndim == 1
         assert 0 < count.size <= SIZE
+        assert count.ndim == 1 or not numbers.flags.c_contiguous or not counts.flags.c_contiguous
         count += number + 1
     np.testing.assert_array_equal(counts, numbers + 1)
 
 
-def test_strided_views():
-    whole = np.zeros((4, 6))
-    for (block,) in blocks(whole[:, ::2]):
+@pytest.mark.parametrize("shape", [(4, 6), (3, SIZE), (1, 2 * SIZE), (SIZE, 4)])
+def test_strided_views(shape):
+    whole = np.zeros(shape)
+    seen = list(blocks(whole[:, ::2]))
+    for (block,) in seen:
         block += 1
-    np.testing.assert_array_equal(whole, np.tile([1.0, 0.0], (4, 3)))
+    np.testing.assert_array_equal(whole, np.tile([1.0, 0.0], (shape[0], shape[1] // 2)))
+    assert len(seen) <= 2 * -(-whole.size // 2 // SIZE)  # no smaller than needed
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, SIZE), (SIZE, 3)])
+def test_for_each_block_is_for_the_whole_arrays(shape):
+    x = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+    y = np.empty(shape[::-1], np.float32).T
+    for_each_block(lambda x, y: np.multiply(x, 2, out=y), x, y)
+    np.testing.assert_array_equal(y, 2 * x)
