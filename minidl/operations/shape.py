@@ -90,7 +90,7 @@ def _indexed(r: Draw) -> S:
 
 
 def _torch_getitem(t: Any, x: Any, index: Any) -> Any:
-    """PyTorch takes integers first and arrays then; a NumPy integer beside arrays is one of them."""
+    """The index as the note says it: integers beside arrays made arrays; no slices backwards."""
     parts = index if isinstance(index, tuple) else (index,)
     if any(isinstance(part, slice) and (part.step or 1) < 0 for part in parts):
         return NotImplemented
@@ -272,6 +272,8 @@ OPERATIONS = [
                 "index 4 is out of bounds for axis 0 with size 2",
             ),
         ),
+        note="slices may go backwards, which PyTorch refuses; an integer beside arrays is one of them, as in "
+        "NumPy, where PyTorch takes it first",
     ),
     Operation(
         "concatenate",

@@ -5,23 +5,17 @@ from __future__ import annotations
 import re
 
 import pytest
+from drawn_cases import cases
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import minidl
 from minidl.backend import gpu_unavailable
 from minidl.functional.activation import Softmax
-from minidl.operations import OPERATIONS, Case, checks
+from minidl.operations import OPERATIONS, checks
 
 EXAMPLES = 60  # of each row
 WITH_MANY_OPTIONS = ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "getitem", "cross_entropy")
 found: set[tuple[str, ...]] = set()  # every (operation, sample, dtype, layout) that was checked
-
-
-@st.composite
-def cases(draw: st.DrawFn, name: str) -> Case:
-    """A drawn sample of the row of that name. Printed, it is the line that repeats the checks."""
-    return OPERATIONS[name].draw(lambda n: draw(st.integers(0, n - 1)))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
