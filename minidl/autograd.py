@@ -8,53 +8,28 @@ Walking. For a diamond   x → a, x → b, (a, b) → L   the gradient of x is a
 
     ∂L/∂x = ∂L/∂a · ∂a/∂x + ∂L/∂b · ∂b/∂x,
 
-so x may be visited only when both a and b have sent their part. Visiting the functions in reverse
-topological order, each one after every function that used its result, is exactly that promise.
+so x may be visited only when both a and b have sent their part. They were called after x was computed. So it
+is enough to visit the functions in the order of their calls, backwards.
 """
 
 from __future__ import annotations
 
 import itertools
-import operator
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Sequence
+from heapq import heappop, heappush
 from typing import Any, ClassVar
 
+from minidl import complaints
 from minidl.backend import Array, array_module
 from minidl.backend.memory import owns_memory
-from minidl.backend.switch import Switch
-from minidl.errors import DeviceError, GradientError
+from minidl.paths import asked_towards, topological_order
+from minidl.recording import Place, calling_place, here, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.tensor import Tensor
 
-_recording = Switch(True)
-inside = threading.local()  # inside.call: the call of a Module that is running (nn.ModuleCall)
-_here = os.path.dirname(__file__) + os.sep
-_counter = itertools.count()
+__all__ = ["Function", "backward", "grad", "is_grad_enabled", "no_grad", "set_grad_enabled"]
+__all__ += ["topological_order", "unbroadcast", "walk"]
 
-
-def set_grad_enabled(enabled: bool) -> AbstractContextManager[None]:
-    """Record the graph, or do not, in this thread inside the `with` block."""
-    return _recording.turned(enabled)
-
-
-def no_grad() -> AbstractContextManager[None]:
-    """Compute without recording: for evaluation, and for writing into parameters. Also a decorator."""
-    return _recording.turned(False)
-
-
-def is_grad_enabled() -> bool:
-    return _recording.on
-
-
-def _line_of_user() -> tuple[str, int]:
-    """Where, outside minidl, the operation being recorded was called from."""
-    frame = sys._getframe(2)
-    while frame.f_code.co_filename.startswith(_here) and frame.f_back is not None:
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
+_wrap, _numbers = Tensor.wrap, itertools.count(0, -1)
 
 
 class Function:
@@ -76,16 +51,15 @@ class Function:
     differentiated again. An instance is used once; options go to its constructor.
     """
 
-    needs_grad: Sequence[bool]  # for each input: is its gradient asked for?
+    needs_grad: Sequence[bool] = (False,) * 99  # for each input: is its gradient asked for?
     edges: Sequence[Any]  # for each input: the Function or leaf it came from; None where it needs no gradient
     shape: tuple[int, ...]  # of the output
-    shares_memory = False  # True: the output is a view of the first input
+    made_in: Any  # the nn.ModuleCall that it was part of; None outside of modules
 
     _inputs: ClassVar[dict[str, int]] = {}  # the names of forward's inputs, and their places
-    made_at: tuple[str, int]  # the file and line of user code that called it
-    made_in: Any  # the nn.ModuleCall that it was part of; None outside of modules
-    _number: int  # functions are numbered as they are called
-    _saved: Any = ()  # (name, tensor, its array, its version) of what backward needs; None once freed
+    _number: int  # functions are numbered as they are called: 0, −1, −2, …
+    _place: tuple[Any, int]  # in user code
+    _saved: Any = {}  # what backward needs: name → (tensor, its array, its version); None once freed  # noqa: RUF012
 
     def __init_subclass__(cls) -> None:
         code = cls.forward.__code__
@@ -95,115 +69,140 @@ class Function:
     def name(self) -> str:
         return type(self).__name__
 
+    @property
+    def made_at(self) -> Place:
+        """The line of user code that called it."""
+        return Place(*self._place)
+
     def forward(self, *inputs: Any) -> Array:
-        raise TypeError(f"{self.name} has no forward: a Function defines forward and backward")
+        raise complaints.no_forward(self)
 
     def backward(self, dy: Tensor) -> Tensor | tuple[Tensor | None, ...] | None:
-        raise GradientError(f"{self.name} has no gradient: .detach() its input if none should flow")
+        raise complaints.no_backward(self)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """y = f(inputs); records the graph if it is recording and an input requires its gradient."""
+        state = here.state
         try:
-            arrays = [x.data for x in inputs]
-            self.needs_grad = [x.requires_grad for x in inputs] if _recording.on else [False] * len(inputs)
-            y = Tensor.wrap(self.forward(*arrays))
-        except (AttributeError, TypeError):
-            self._check_inputs(inputs)
-            raise
-        if self.shares_memory:
-            y._version = inputs[0]._version
-        if True in self.needs_grad:
-            self.edges = [x.grad_fn or x if x.requires_grad else None for x in inputs]
-            self.shape = y.data.shape
-            self._number = next(_counter)
-            if self._saved:
-                self._saved = [self._label(name, array, inputs, y) for name, array in self._saved.items()]
-            self.made_at = _line_of_user()
-            self.made_in = getattr(inside, "call", None)
-            y.requires_grad = True
-            y.grad_fn = self
+            if len(inputs) == 2:  # the same as below, without lists: x * y of small arrays in two thirds
+                a, b = inputs
+                if state.recording:
+                    self.needs_grad = a.requires_grad, b.requires_grad
+                y = _wrap(self.forward(a.data, b.data))
+            else:
+                if state.recording:
+                    self.needs_grad = [x.requires_grad for x in inputs]
+                y = _wrap(self.forward(*[x.data for x in inputs]))
+        except (AttributeError, TypeError) as error:
+            raise complaints.about_inputs(self, inputs) or error from None
+        if state.recording and True in self.needs_grad:
+            self._record(inputs, y, state.call)
+        if state.anomaly is not None:
+            state.anomaly.forward(self, inputs, y)
         return y
 
-    def _check_inputs(self, inputs: tuple[Any, ...]) -> None:
-        """The likely reasons why forward could not use its inputs, each said in one sentence."""
+    def _record(self, inputs: tuple[Tensor, ...], y: Tensor, call: Any) -> None:
+        """Become the past of y: note where it came from, and what was saved of which tensors."""
+        self.edges = edges = []
         for x in inputs:
-            if not isinstance(x, Tensor):
-                kind = type(x).__name__
-                raise TypeError(f"{self.name} works on Tensors, got {kind}: wrap it, Tensor(x)") from None
-        if len({x.device for x in inputs}) > 1:
-            named = ", ".join(f"{x.shape} on {x.device}" for x in inputs)
-            raise DeviceError(f"{self.name} got tensors of two devices: {named}. Use .to()") from None
+            edges.append((x.grad_fn or x) if x.requires_grad else None)
+        self.shape = y.data.shape
+        self.made_in, self._place = call, calling_place()
+        self._number = next(_numbers)
+        saved, places = self._saved, self._inputs
+        for name, array in saved.items():
+            if array is not None:
+                if name in places:
+                    tensor = inputs[places[name]]
+                else:  # the output itself points here: keeping it would close a circle
+                    tensor = y.detach() if name == "output" else _wrap(array)
+                saved[name] = tensor, tensor.data, tensor._version[0]
+        y.requires_grad = True
+        y.grad_fn = self
 
     def save(self, **values: Array | None) -> None:
         """Keep arrays for `backward`: inputs by the name `forward` gives them, the result as `output`.
 
         Those come back as part of the graph, so that second derivatives see them; any other name is a
-        constant. What is not needed (None) is not kept.
+        constant. What is not needed (None) is not kept, and nothing is if no gradient is asked for.
         """
-        if True in self.needs_grad:
-            self._saved = values
-
-    def _label(self, name: str, array: Array, inputs: Sequence[Tensor], output: Tensor) -> Any:
-        """What was saved with the tensor it belongs to, and how often that was written into by now."""
-        if array is None:
-            return None
-        if name in self._inputs:
-            tensor = inputs[self._inputs[name]]
-        else:  # the output itself points here: keeping it would close a circle
-            tensor = output.detach() if name == "output" else Tensor.wrap(array)
-        return name, tensor, tensor.data, tensor._version[0]
+        self._saved = values
 
     @property
     def saved(self) -> list[Any]:
         """What `save` kept, as tensors, in the order it was given."""
         if self._saved is None:
-            raise GradientError(
-                f"backward through {self.name} a second time: what it saved was freed by the first. "
-                "Say retain_graph=True the first time, or compute the loss anew"
-            )
-        return [entry and self._recall(*entry) for entry in self._saved]
-
-    def _recall(self, name: str, tensor: Tensor, array: Array, version: int) -> Tensor:
-        if tensor._version[0] != version or tensor.data is not array:
-            raise GradientError(
-                f"{self.name} saved its {name} of shape {array.shape} for backward at version {version}, but "
-                f"it was changed in place since (now version {tensor._version[0]}): change a copy, or call "
-                "backward() first"
-            )
-        if name == "output" and _recording.on:
-            tensor = tensor.detach()
-            tensor.grad_fn, tensor.requires_grad = self, True
-        return tensor
+            raise complaints.freed(self)
+        tensors = []
+        for name, entry in self._saved.items():
+            tensor = None
+            if entry is not None:
+                tensor, array, version = entry
+                if tensor._version[0] != version or tensor.data is not array:
+                    raise complaints.changed(self, name, array.shape, version, tensor._version[0])
+                if name == "output" and here.state.recording:
+                    tensor = tensor.detach()
+                    tensor.grad_fn, tensor.requires_grad = self, True
+            tensors.append(tensor)
+        return tensors
 
 
 # The walk back
 
 
-def topological_order(root: Function | Tensor) -> list[Function]:
-    """The functions that `root` was computed by, each after every function that used its result.
+def walk(
+    output: Tensor,
+    gradient: Tensor,
+    retain_graph: bool,
+    keep: Collection[Any] = (),
+    observe: Callable[[Function, Tensor, tuple[Any, ...]], None] | None = None,
+) -> dict[Any, Tensor]:
+    """The chain rule: ∂L/∂x for every leaf x that output = L was computed from, and every function to keep.
 
-    A function is called after those that computed its inputs, so this is the order of the calls, backwards.
+    `observe(node, ∂L/∂y, what backward returned)` is called for each function that was walked through.
     """
-    found = {root} if isinstance(root, Function) else set()
-    stack = list(found)
-    while stack:
-        for edge in stack.pop().edges:
-            if isinstance(edge, Function) and edge not in found:
-                found.add(edge)
-                stack.append(edge)
-    return sorted(found, key=operator.attrgetter("_number"), reverse=True)
+    root, recording = output.node, here.state.recording
+    gradients: dict[Any, Tensor] = {root: gradient}
+    pending = [(root._number, root)] if isinstance(root, Function) else []
+    sums: set[Any] = set()  # whose gradient is a sum, and so an array of our own
+    while pending:
+        _, node = heappop(pending)  # of those reached, the one called last: nobody will send it more
+        dy = gradients[node] if node in keep else gradients.pop(node)
+        if True not in node.needs_grad:
+            continue
+        results = node.backward(dy)
+        if not isinstance(results, tuple):
+            results = (results,)
+        if len(results) != len(node.edges):
+            raise complaints.wrong_number(node, results)
+        if observe is not None:
+            observe(node, dy, results)
+        for edge, dx, needed in zip(node.edges, results, node.needs_grad, strict=True):
+            if dx is None or not needed:
+                continue
+            if type(dx) is not Tensor or dx.data.shape != edge.shape:
+                dx = unbroadcast(dx, edge.shape, node)
+            if edge not in gradients:
+                gradients[edge] = dx
+                if isinstance(edge, Function):
+                    heappush(pending, (edge._number, edge))
+            elif edge in sums and not recording:
+                gradients[edge].data += dx.data
+            else:
+                gradients[edge] = gradients[edge] + dx
+                sums.add(edge)
+        if not retain_graph:
+            node._saved = None
+    return gradients
 
 
 def unbroadcast(gradient: Tensor, shape: tuple[int, ...], function: Function) -> Tensor:
     """∂L/∂x for an x of `shape` that was broadcast: the sum over every axis along which it was repeated."""
     if not isinstance(gradient, Tensor):
-        raise GradientError(f"{function.name}.backward returned {type(gradient).__name__}: return Tensors")
+        raise complaints.no_tensor(function, gradient)
     added = gradient.ndim - len(shape)
     if added < 0 or any(n not in (1, m) for n, m in zip(shape, gradient.shape[added:], strict=True)):
-        raise GradientError(
-            f"{function.name}.backward returned a gradient of shape {gradient.shape} "
-            f"for an input of shape {shape}"
-        )
+        raise complaints.wrong_shape(function, gradient, shape)
     stretched = [axis for axis, n in enumerate(shape, added) if n == 1 != gradient.shape[axis]]
     return gradient.sum(axis=(*range(added), *stretched)).reshape(shape)
 
@@ -211,72 +210,14 @@ def unbroadcast(gradient: Tensor, shape: tuple[int, ...], function: Function) ->
 def _first_gradient(output: Tensor, gradient: Tensor | None) -> Tensor:
     """The gradient that the walk starts with: ∂L/∂L = 1 unless one is given."""
     if not output.requires_grad:
-        raise GradientError(
-            "this tensor does not depend on anything that requires a gradient: "
-            "set requires_grad=True on a leaf, and compute outside no_grad()"
-        )
+        raise complaints.no_dependence()
     if gradient is None:
         if output.numel() != 1:
-            raise GradientError(
-                f"backward starts from one number, and this tensor has shape {output.shape}: "
-                "reduce it, e.g. .sum(), or give the gradient"
-            )
-        return Tensor.wrap(array_module(output.data).ones_like(output.data))
+            raise complaints.several_numbers(output)
+        return _wrap(array_module(output.data).ones_like(output.data))
     if (gradient.shape, gradient.dtype) != (output.shape, output.dtype):
-        raise GradientError(
-            f"the gradient is {gradient.dtype} of shape {gradient.shape}, the tensor {output.dtype} "
-            f"of shape {output.shape}: they must be equal"
-        )
+        raise complaints.unfit(gradient, output)
     return gradient
-
-
-def walk(
-    output: Tensor,
-    gradient: Tensor,
-    retain_graph: bool,
-    wanted: set[Any] | None = None,
-    observe: Callable[[Function, Tensor, tuple[Any, ...]], None] | None = None,
-) -> dict[Any, Tensor]:
-    """The chain rule: ∂L/∂node for the wanted nodes, on the paths to them; None wants every leaf.
-
-    `observe(node, ∂L/∂y, what backward returned)` is called for each function that was walked through.
-    """
-    order = topological_order(output.node)
-    gradients: dict[Any, Tensor] = {output.node: gradient}
-    if wanted is not None:
-        leading = set(wanted)
-        for node in reversed(order):
-            if not leading.isdisjoint(node.edges):
-                leading.add(node)
-    for node in order:
-        dy = gradients.get(node) if wanted and node in wanted else gradients.pop(node, None)
-        recorded = node.needs_grad
-        asked = recorded if wanted is None else [edge in leading for edge in node.edges]
-        if dy is None or True not in asked:
-            continue
-        node.needs_grad = asked
-        try:
-            results = node.backward(dy)
-        finally:
-            node.needs_grad = recorded
-        if not isinstance(results, tuple):
-            results = (results,)
-        if len(results) != len(node.edges):
-            raise GradientError(
-                f"{node.name}.backward returned {len(results)} gradients for {len(node.edges)} inputs: "
-                "return one for each, None where there is none"
-            )
-        if observe is not None:
-            observe(node, dy, results)
-        for edge, dx, needed in zip(node.edges, results, asked, strict=True):
-            if dx is None or not needed:
-                continue
-            if type(dx) is not Tensor or dx.data.shape != edge.shape:
-                dx = unbroadcast(dx, edge.shape, node)
-            gradients[edge] = gradients[edge] + dx if edge in gradients else dx
-        if not retain_graph:
-            node._saved = None
-    return gradients
 
 
 def backward(
@@ -305,7 +246,7 @@ def backward(
             elif owns_memory(dx.data) and dx.data.flags.c_contiguous and id(dx.data) not in taken:
                 leaf.grad = dx
             else:  # y = a + b gives a and b one and the same array, but each shall own its gradient
-                leaf.grad = dx * 1 if create_graph else Tensor.wrap(dx.data.copy())
+                leaf.grad = dx * 1 if create_graph else _wrap(dx.data.copy())
             taken.add(id(dx.data))
 
 
@@ -325,14 +266,11 @@ def grad(
     """
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     first = _first_gradient(output, gradient)
-    with set_grad_enabled(create_graph):
-        retain_graph = create_graph if retain_graph is None else retain_graph
-        found = walk(output, first, retain_graph, {x.node for x in xs})
+    wanted = {x.node for x in xs}
+    with set_grad_enabled(create_graph), asked_towards(wanted, output.node):
+        found = walk(output, first, create_graph if retain_graph is None else retain_graph, wanted)
     for i, x in enumerate(xs):
         if x.node not in found and not allow_unused:
-            raise GradientError(
-                f"input {i} of shape {x.shape} took no part in computing the output: "
-                "check that it requires a gradient, or say allow_unused=True to get None"
-            )
+            raise complaints.unused(i, x)
     results = tuple(found.get(x.node) for x in xs)
     return results[0] if isinstance(inputs, Tensor) else results

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.backend import Array, as_numpy, device_of, to_device
+from minidl.backend import Array, as_array, as_numpy, device_of, to_device
 from minidl.errors import GradientError
 
 if TYPE_CHECKING:
     from minidl.autograd import Function
+
+_UNWRITTEN = (0,)
 
 
 class Tensor:
@@ -39,22 +41,22 @@ class Tensor:
     __hash__ = object.__hash__  # `==` compares elements, so identity is what hashing has left
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
-        self.data: Array = _as_array(data, dtype)
+        self.data: Array = as_array(data.data if isinstance(data, Tensor) else data, dtype)
         self.grad: Tensor | None = None
         self.grad_fn: Function | None = None
         self.requires_grad = False
-        self._version = [0]  # counts writes into `data`; in a list, so that views share it
+        self._version: Any = _UNWRITTEN  # counts writes into `data`; in a list, once views share it
         if requires_grad:
             self.requires_grad_()
 
-    @classmethod
-    def wrap(cls, array: Array) -> Tensor:
+    @staticmethod
+    def wrap(array: Array) -> Tensor:
         """A leaf around an array: the constructor, shorter by its questions."""
-        tensor = Tensor.__new__(Tensor)
-        tensor.data = array if type(array) is np.ndarray else _as_array(array, None)
+        tensor = _new(Tensor)
+        tensor.data = array if type(array) is np.ndarray else as_array(array)
         tensor.grad = tensor.grad_fn = None
         tensor.requires_grad = False
-        tensor._version = [0]
+        tensor._version = _UNWRITTEN
         return tensor
 
     @property
@@ -140,12 +142,17 @@ class Tensor:
     def detach(self) -> Tensor:
         """The same values, sharing memory, with no past: gradients stop here."""
         tensor = Tensor.wrap(self.data)
-        tensor._version = self._version
+        tensor._version = self.shared_version()
         return tensor
+
+    def shared_version(self) -> Any:
+        if self._version is _UNWRITTEN:
+            self._version = [0]
+        return self._version
 
     def increment_version(self) -> None:
         """Say that `data` was written into: a graph that saved this tensor then refuses to go backward."""
-        self._version[0] += 1
+        self.shared_version()[0] += 1
 
     def to(self, device: str) -> Tensor:
         """The values on `"cpu"` or `"gpu"`, as a new leaf; itself if they are there already."""
@@ -180,15 +187,4 @@ class Tensor:
         __matmul__ = __lt__ = __gt__ = __ge__ = __add__
 
 
-def _as_array(data: Any, dtype: Any) -> Array:
-    if isinstance(data, Tensor):
-        data = data.data
-    if isinstance(data, np.generic):  # what NumPy makes of 0-d results, and cannot be written into
-        data = np.asarray(data)
-    elif not hasattr(data, "__array__") and not hasattr(data, "__cuda_array_interface__"):
-        data = np.asarray(data)  # numbers and lists: Python's float is no request for float64
-        if dtype is None and data.dtype == np.float64:
-            dtype = np.float32
-    if data.dtype.kind not in "fiub":
-        raise TypeError(f"a Tensor holds numbers, got an array of {data.dtype}")
-    return data if dtype is None else data.astype(dtype, copy=False)
+_new = Tensor.__new__

@@ -6,6 +6,7 @@ An operation never asks which one it has: it takes `xp = array_module(x)` and go
 from minidl.backend.device import (
     Array,
     array_module,
+    as_array,
     as_numpy,
     device_of,
     gpu_unavailable,
@@ -16,6 +17,7 @@ from minidl.backend.random import generator, get_rng_state, seed, set_rng_state
 __all__ = [
     "Array",
     "array_module",
+    "as_array",
     "as_numpy",
     "device_of",
     "generator",

@@ -41,6 +41,23 @@ def as_numpy(x: Array) -> np.ndarray:
     return to_device(x, "cpu")
 
 
+def as_array(data: Any, dtype: Any = None) -> Array:
+    """An array as it is; a number, or nested lists, as a new one, of float32 where Python's floats are in it.
+
+    Raises:
+        TypeError: they are no numbers.
+    """
+    if isinstance(data, np.generic):  # what NumPy makes of 0-d results, and cannot be written into
+        data = np.asarray(data)
+    elif not hasattr(data, "__array__") and not hasattr(data, "__cuda_array_interface__"):
+        data = np.asarray(data)
+        if dtype is None and data.dtype == np.float64:  # Python's float is no request for float64
+            dtype = np.float32
+    if data.dtype.kind not in "fiub":
+        raise TypeError(f"a Tensor holds numbers, got an array of {data.dtype}")
+    return data if dtype is None else data.astype(dtype, copy=False)
+
+
 def gpu_unavailable() -> str | None:
     """Why no GPU can be used, in one sentence; None if one can."""
     try:

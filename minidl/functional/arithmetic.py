@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.backend import Array, array_module
+from minidl.backend import Array, array_module, device_of
+from minidl.recording import here
 from minidl.tensor import Tensor
 
 
@@ -244,6 +247,8 @@ def operands(x: Any, y: Any) -> tuple[Tensor, Tensor]:
 
     So the conversion is part of the graph, and each operand gets its gradient in its own type.
     """
+    if type(x) is type(y) is Tensor and x.data.dtype is y.data.dtype:
+        return x, y
     if not isinstance(x, Tensor):
         y = y if isinstance(y, Tensor) else Tensor(y)
         x = as_tensor(x, like=y)
@@ -257,16 +262,25 @@ def operands(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def add(x: Any, y: Any) -> Tensor:
-    return Add()(*operands(x, y))
+def _binary(function: type[Function], plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Tensor]:
+    """An operation on two numbers; `plain` arithmetic where nothing is recorded, as in the backward pass."""
+
+    def operation(x: Any, y: Any) -> Tensor:
+        if not (type(x) is type(y) is Tensor and x.data.dtype is y.data.dtype):
+            x, y = operands(x, y)
+        state = here.state
+        if state.recording or state.anomaly is not None or device_of(x.data) != device_of(y.data):
+            return function()(x, y)
+        return Tensor.wrap(plain(x.data, y.data))
+
+    operation.__doc__ = function.__doc__
+    operation.__name__ = operation.__qualname__ = function.__name__.lower()
+    return operation
 
 
-def subtract(x: Any, y: Any) -> Tensor:
-    return Subtract()(*operands(x, y))
-
-
-def multiply(x: Any, y: Any) -> Tensor:
-    return Multiply()(*operands(x, y))
+add = _binary(Add, operator.add)
+subtract = _binary(Subtract, operator.sub)
+multiply = _binary(Multiply, operator.mul)
 
 
 def divide(x: Any, y: Any) -> Tensor:

@@ -14,10 +14,20 @@ from minidl.errors import ShapeError
 from minidl.tensor import Tensor
 
 
-class Reshape(Function):
-    """y = x with another shape        ∂L/∂x = ∂L/∂y with the old one"""
+class View(Function):
+    """An operation whose output shares memory with its input: a change of one is a change of both."""
 
-    shares_memory = True
+    is_view = True
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        y = super().__call__(*inputs)
+        if self.is_view:
+            y._version = inputs[0].shared_version()
+        return y
+
+
+class Reshape(View):
+    """y = x with another shape        ∂L/∂x = ∂L/∂y with the old one"""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.new_shape = shape
@@ -30,10 +40,8 @@ class Reshape(Function):
         return reshape(dy, self.x_shape)
 
 
-class Permute(Function):
+class Permute(View):
     """y[i_p0, i_p1, …] = x[i_0, i_1, …]        ∂L/∂x = ∂L/∂y, permuted back"""
-
-    shares_memory = True
 
     def __init__(self, axes: tuple[int, ...]) -> None:
         self.axes = axes
@@ -46,13 +54,11 @@ class Permute(Function):
         return permute(dy, tuple(back))
 
 
-class BroadcastTo(Function):
+class BroadcastTo(View):
     """y = x repeated to a larger shape        ∂L/∂x = Σ ∂L/∂y over the repetitions
 
     The engine adds them up (`unbroadcast`), as it does for every operation that broadcasts.
     """
-
-    shares_memory = True
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.new_shape = shape
@@ -64,7 +70,7 @@ class BroadcastTo(Function):
         return dy
 
 
-class Index(Function):
+class Index(View):
     """y = x[index]        ∂L/∂x = 0, with ∂L/∂y added at `index` (each time, where it repeats)"""
 
     def __init__(self, index: Any) -> None:
@@ -72,7 +78,7 @@ class Index(Function):
         parts = index if isinstance(index, tuple) else (index,)
         # Slices and integers give a view that meets no element twice; arrays and masks a copy that may.
         basic = (int, np.integer, slice, type(None), type(...))
-        self.shares_memory = all(isinstance(part, basic) for part in parts)
+        self.is_view = all(isinstance(part, basic) for part in parts)
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
@@ -80,7 +86,7 @@ class Index(Function):
         return array_module(x).asarray(y)
 
     def backward(self, dy: Tensor) -> Tensor:
-        return PutAdd(self.index, self.x_shape, self.shares_memory)(dy)
+        return PutAdd(self.index, self.x_shape, self.is_view)(dy)
 
 
 class PutAdd(Function):

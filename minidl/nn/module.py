@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minidl.autograd import inside
 from minidl.backend import Array, to_device
 from minidl.errors import ShapeError
 from minidl.nn.hooks import RemovableHandle
 from minidl.nn.parameter import Parameter
 from minidl.nn.state import IncompatibleKeys, load_state
+from minidl.recording import here
 from minidl.tensor import Tensor
 
 Self = TypeVar("Self", bound="Module")
@@ -189,8 +189,9 @@ class Module:
             replaced = hook(self, inputs)
             if replaced is not None:
                 inputs = replaced if isinstance(replaced, tuple) else (replaced,)
-        outer = getattr(inside, "call", None)
-        inside.call = ModuleCall(self, outer)
+        state = here.state
+        outer = state.call
+        state.call = ModuleCall(self, outer)
         try:
             output = self.forward(*inputs, **options)
         except ShapeError as error:
@@ -201,7 +202,7 @@ class Module:
                     error.place = f"{path} ({module.describe()})" if path else module.describe()
             raise
         finally:
-            inside.call = outer
+            state.call = outer
         for hook in [*self._forward_hooks.values()]:
             replaced = hook(self, inputs, output)
             if replaced is not None:

@@ -1,0 +1,87 @@
+"""What the engine says when it cannot go on: each function makes one error, a sentence with a way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.errors import DeviceError, GradientError
+from minidl.tensor import Tensor
+
+
+def about_inputs(function: Any, inputs: tuple[Any, ...]) -> Exception | None:
+    """The likely reason why forward could not use its inputs; None if it is forward's own fault."""
+    for x in inputs:
+        if not isinstance(x, Tensor):
+            return TypeError(f"{function.name} works on Tensors, got {type(x).__name__}: wrap it, Tensor(x)")
+    if len({x.device for x in inputs}) > 1:
+        named = ", ".join(f"{x.shape} on {x.device}" for x in inputs)
+        return DeviceError(f"{function.name} got tensors of two devices: {named}. Use .to()")
+    return None
+
+
+def no_forward(function: Any) -> Exception:
+    return TypeError(f"{function.name} has no forward: a Function defines forward and backward")
+
+
+def no_backward(function: Any) -> Exception:
+    return GradientError(f"{function.name} has no gradient: .detach() its input if none should flow")
+
+
+def freed(function: Any) -> Exception:
+    return GradientError(
+        f"backward through {function.name} a second time: what it saved was freed by the first. "
+        "Say retain_graph=True the first time, or compute the loss anew"
+    )
+
+
+def changed(function: Any, name: str, shape: tuple[int, ...], version: int, now: int) -> Exception:
+    return GradientError(
+        f"{function.name} saved its {name} of shape {shape} for backward at version {version}, but it was "
+        f"changed in place since (now version {now}): change a copy, or call backward() first"
+    )
+
+
+def wrong_number(function: Any, results: tuple[Any, ...]) -> Exception:
+    return GradientError(
+        f"{function.name}.backward returned {len(results)} gradients for {len(function.edges)} inputs: "
+        "return one for each, None where there is none"
+    )
+
+
+def no_tensor(function: Any, gradient: Any) -> Exception:
+    return GradientError(f"{function.name}.backward returned {type(gradient).__name__}: return Tensors")
+
+
+def wrong_shape(function: Any, gradient: Tensor, shape: tuple[int, ...]) -> Exception:
+    return GradientError(
+        f"{function.name}.backward returned a gradient of shape {gradient.shape} "
+        f"for an input of shape {shape}"
+    )
+
+
+def no_dependence() -> Exception:
+    return GradientError(
+        "this tensor does not depend on anything that requires a gradient: "
+        "set requires_grad=True on a leaf, and compute outside no_grad()"
+    )
+
+
+def several_numbers(output: Tensor) -> Exception:
+    return GradientError(
+        f"backward starts from one number, and this tensor has shape {output.shape}: "
+        "reduce it, e.g. .sum(), or give the gradient"
+    )
+
+
+def unfit(gradient: Tensor, output: Tensor) -> Exception:
+    return GradientError(
+        f"the gradient is {gradient.dtype} of shape {gradient.shape}, the tensor {output.dtype} "
+        f"of shape {output.shape}: they must be equal"
+    )
+
+
+def unused(i: int, x: Tensor) -> Exception:
+    return GradientError(
+        f"input {i} of shape {x.shape} took no part in computing the output: "
+        "check that it requires a gradient, or say allow_unused=True to get None"
+    )
