@@ -1,6 +1,7 @@
 """minidl: a deep learning framework small enough to read."""
 
 from minidl import functional, nn, optim
+from minidl.anomaly import detect_anomaly
 from minidl.autograd import Function, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.backend import seed
 from minidl.backend.threads import get_num_threads, set_num_threads
@@ -17,6 +18,7 @@ __all__ = [
     "MinidlError",
     "Tensor",
     "conv_algorithm",
+    "detect_anomaly",
     "explain",
     "functional",
     "get_num_threads",

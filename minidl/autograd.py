@@ -20,6 +20,7 @@ from heapq import heappop, heappush
 from typing import Any, ClassVar
 
 from minidl import complaints
+from minidl.anomaly import looking_back
 from minidl.backend import Array, array_module
 from minidl.backend.memory import owns_memory
 from minidl.paths import asked_towards, topological_order
@@ -161,7 +162,7 @@ def walk(
 
     `observe(node, ∂L/∂y, what backward returned)` is called for each function that was walked through.
     """
-    root, recording = output.node, here.state.recording
+    root, state = output.node, here.state
     gradients: dict[Any, Tensor] = {root: gradient}
     pending = [(root._number, root)] if isinstance(root, Function) else []
     sums: set[Any] = set()  # whose gradient is a sum, and so an array of our own
@@ -186,7 +187,7 @@ def walk(
                 gradients[edge] = dx
                 if isinstance(edge, Function):
                     heappush(pending, (edge._number, edge))
-            elif edge in sums and not recording:
+            elif edge in sums and not state.recording:
                 gradients[edge].data += dx.data
             else:
                 gradients[edge] = gradients[edge] + dx
@@ -237,8 +238,9 @@ def backward(
         GradientError: output requires no gradient, or `gradient` does not fit it, or the graph was freed.
     """
     first = _first_gradient(output, gradient)
-    with set_grad_enabled(create_graph):
-        gradients = walk(output, first, create_graph if retain_graph is None else retain_graph)
+    retain_graph = create_graph if retain_graph is None else retain_graph
+    with set_grad_enabled(create_graph), looking_back() as observe:
+        gradients = walk(output, first, retain_graph, observe=observe)
         taken = {id(first.data)}
         for leaf, dx in gradients.items():
             if leaf.grad is not None:
@@ -267,8 +269,9 @@ def grad(
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     first = _first_gradient(output, gradient)
     wanted = {x.node for x in xs}
-    with set_grad_enabled(create_graph), asked_towards(wanted, output.node):
-        found = walk(output, first, create_graph if retain_graph is None else retain_graph, wanted)
+    retain_graph = create_graph if retain_graph is None else retain_graph
+    with set_grad_enabled(create_graph), looking_back() as observe, asked_towards(wanted, output.node):
+        found = walk(output, first, retain_graph, wanted, observe)
     for i, x in enumerate(xs):
         if x.node not in found and not allow_unused:
             raise complaints.unused(i, x)

@@ -29,6 +29,10 @@ class GradientError(MinidlError, RuntimeError):
     """A gradient was asked for that the graph cannot give."""
 
 
+class AnomalyError(MinidlError, ArithmeticError):
+    """In anomaly mode an operation made NaN or ±∞."""
+
+
 class DeviceError(MinidlError, RuntimeError):
     """No such device, or arrays of two devices in one operation."""
 
@@ -66,6 +70,7 @@ def require(module: str, extra: str) -> Any:
 
 
 __all__ = [
+    "AnomalyError",
     "CheckpointError",
     "DataError",
     "DeviceError",

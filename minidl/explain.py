@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -227,8 +225,8 @@ class _Writer:
 
     def origin(self, function: Function) -> str:
         """What the operation is, which module it is part of, and which line of user code called it."""
-        (file, line), place = function.made_at, self.graph.place_of(function)
-        return f"{function.name}{f' in {place}' if place else ''}, {os.path.basename(file)}:{line}"
+        place = self.graph.place_of(function)
+        return f"{function.name}{f' in {place}' if place else ''}, {function.made_at}"
 
     def unasked(self, function: Function) -> str:
         """The inputs with a name that get no gradient."""
@@ -243,13 +241,13 @@ def _told(value: Value) -> str:
 
 
 def _source(function: Function) -> str:
-    line = linecache.getline(*function.made_at).strip()
+    line = function.made_at.source
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def _kept(function: Function) -> str:
     """The memory that it holds until backward, though others may hold the same arrays."""
-    kept = sum(array.nbytes for _, _, array, _ in filter(None, function._saved))
+    kept = sum(array.nbytes for _, array, _ in filter(None, function._saved.values()))
     return f"kept for backward: {bytes_text(kept)}" if kept else ""
 
 

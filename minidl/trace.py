@@ -151,7 +151,8 @@ def calls(function: Function) -> Iterator[ModuleCall]:
 
 def _kept(function: Function) -> Iterator[Any]:
     """(name, tensor, array, version) of what the function saved."""
-    return (entry for entry in function._saved or () if entry is not None)
+    saved = (function._saved or {}).items()
+    return ((name, *entry) for name, entry in saved if entry is not None)
 
 
 def _values(output: Tensor, functions: list[Function], leaves: list[Tensor]) -> dict[Any, Array]:

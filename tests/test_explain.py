@@ -288,7 +288,8 @@ def functions(kind=Function):
     """Every Function of minidl."""
     for child in kind.__subclasses__():
         if child.__module__.startswith("minidl."):
-            yield child
+            if child.forward is not Function.forward:
+                yield child
             yield from functions(child)
 
 
