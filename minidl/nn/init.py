@@ -148,6 +148,6 @@ def _fill(tensor: Tensor, draw: Callable[[int], np.ndarray]) -> Tensor:
     """Write `draw(n)` into the tensor, n elements at a time; the same numbers on every device."""
     if _drawing.on:
         for (block,) in blocks(tensor.data):
-            block[...] = to_device(draw(block.size), tensor.device)
+            block[...] = to_device(draw(block.size), tensor.device).reshape(block.shape)
         tensor.increment_version()
     return tensor
