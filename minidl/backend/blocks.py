@@ -16,12 +16,12 @@ from minidl.backend.threads import parallel_for
 BLOCK = {"cpu": 1 << 17, "gpu": 1 << 24}  # elements: 512 KiB of float32; a GPU wants few and large kernels
 
 
-def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    """The arrays, all of one shape, in corresponding blocks: views, to be written into.
+def blocks(*arrays: Array, size: int | None = None) -> Iterator[tuple[Array, ...]]:
+    """The arrays, all of one shape, in blocks of up to `size` elements: views, to be written into.
 
     They are one-dimensional where all arrays are contiguous; elsewhere they are parts of any shape.
     """
-    first, size = arrays[0], BLOCK[device_of(arrays[0])]
+    first, size = arrays[0], size or BLOCK[device_of(arrays[0])]
     if all(array.flags.c_contiguous for array in arrays):
         flat = [array.reshape(-1) for array in arrays]
         for start in range(0, first.size, size):
@@ -29,11 +29,11 @@ def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
     elif first.size <= size:
         yield arrays
     elif len(first) == 1:
-        yield from blocks(*(array[0] for array in arrays))
+        yield from blocks(*(array[0] for array in arrays), size=size)
     else:
         middle = len(first) // 2
-        yield from blocks(*(array[:middle] for array in arrays))
-        yield from blocks(*(array[middle:] for array in arrays))
+        yield from blocks(*(array[:middle] for array in arrays), size=size)
+        yield from blocks(*(array[middle:] for array in arrays), size=size)
 
 
 def for_each_block(run: Callable[..., Any], *arrays: Array) -> None:

@@ -22,6 +22,7 @@ from minidl.backend.switch import Switch
 from minidl.tensor import Tensor
 
 _drawing = Switch(True)
+DRAWN = 1 << 15  # numbers drawn at a time, in float64
 
 
 def skip_init() -> AbstractContextManager[None]:
@@ -147,7 +148,7 @@ def _mean_fan(tensor: Tensor) -> float:
 def _fill(tensor: Tensor, draw: Callable[[int], np.ndarray]) -> Tensor:
     """Write `draw(n)` into the tensor, n elements at a time; the same numbers on every device."""
     if _drawing.on:
-        for (block,) in blocks(tensor.data):
+        for (block,) in blocks(tensor.data, size=DRAWN):
             block[...] = to_device(draw(block.size), tensor.device).reshape(block.shape)
         tensor.increment_version()
     return tensor
