@@ -14,12 +14,14 @@ import numpy as np
 
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.im2col import Pair, Window, sliding_windows
+from minidl.backend.memory import empty
 from minidl.backend.threads import parallel_for, strips
 
 PIECE_BYTES = {"cpu": 1 << 19, "gpu": 1 << 40}  # of one pixel of all windows, at a time
 
 
-# What is done with the pixels of the windows; `seen` is (n, c, KH, KW, OH, OW), the others (n, c, OH, OW)
+# What is done with the pixels of the windows. `seen` is (n, c, KH, KW, OH, OW), the windows' view of `picture`;
+# the others are (n, c, OH, OW)
 
 
 def pixels(seen: Array) -> Iterator[tuple[int, Array]]:
@@ -50,7 +52,8 @@ def pick(seen: Array, y: Array, switches: Array) -> None:
         y += x * (switches == k)
 
 
-def add_at(seen: Array, x: Array, switches: Array) -> None:
+def put(seen: Array, x: Array, switches: Array, picture: Array) -> None:
+    picture[...] = 0
     for k, y in pixels(seen):
         y += x * (switches == k)
 
@@ -61,7 +64,8 @@ def add_up(seen: Array, y: Array) -> None:
         y += x
 
 
-def add_everywhere(seen: Array, x: Array) -> None:
+def put_everywhere(seen: Array, x: Array, picture: Array) -> None:
+    picture[...] = 0
     for _, y in pixels(seen):
         y += x
 
@@ -97,13 +101,16 @@ def windows_of(x: Array, window: Window, places: Pair, fill: float) -> Array:
     return sliding_windows(x, window, places)
 
 
-def empty_windows(x: Array, window: Window, size: Pair) -> tuple[Array, Array]:
-    """A picture of zeros, (N, C, *size), and the view that the windows of x (N, C, OH, OW) have of it."""
+def empty_windows(x: Array, window: Window, size: Pair) -> tuple[Array, Array, Array]:
+    """A picture (N, C, *size), the same with its border, and the view that the windows of x have of that.
+
+    Nothing is written yet: that is quickest piece by piece.
+    """
     (n, c, *places), (h, w), (top, left) = x.shape, size, window.padding
     bottom, right = overhang(window, size, (places[0], places[1]))
-    bordered = array_module(x).zeros((n, c, top + h + bottom, left + w + right), x.dtype)
+    bordered = empty(array_module(x), (n, c, top + h + bottom, left + w + right), x.dtype)
     seen = sliding_windows(bordered, window, (places[0], places[1]))
-    return bordered[:, :, top : top + h, left : left + w], seen
+    return bordered[:, :, top : top + h, left : left + w], bordered, seen
 
 
 def first_pixels_inside(x: Array, window: Window, places: Pair) -> Array:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.backend.device import Array, device_of
+from minidl.backend.device import Array, array_module, device_of
+from minidl.backend.memory import empty
 from minidl.errors import MissingExtraError, require
 
 if TYPE_CHECKING:
@@ -95,9 +96,15 @@ def matmul(x: Array, y: Array) -> Array:
     """
     small = x.size * y.shape[-1] < LARGE_PRODUCT
     if device_of(x) == "gpu" or not small or _controller() is None:
-        return x @ y
+        return _matmul(x, y)
     with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
-        return x @ y
+        return _matmul(x, y)
+
+
+def _matmul(x: Array, y: Array) -> Array:
+    xp = array_module(x)
+    shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
+    return xp.matmul(x, y, out=empty(xp, shape, xp.result_type(x, y)))
 
 
 def split(n: int, width: int) -> list[slice]:

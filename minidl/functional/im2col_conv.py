@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from minidl.backend import Array, array_module, device_of
 from minidl.backend.im2col import Pair, Window, col2im, im2col
+from minidl.backend.memory import empty
 from minidl.backend.threads import parallel_for, scratch, split, strips
 
 STRIP_BYTES = {"cpu": 4 << 20, "gpu": 256 << 20}  # of columns in memory at a time, for each thread
@@ -29,7 +30,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: 
     """y = W · im2col(x) + b:  (N, C, H, W), (O, C/G, KH, KW), (O,) → (N, O, OH, OW)."""
     xp, n, o = array_module(x), x.shape[0], weight.shape[0]
     oh, ow = window.places(x.shape[2:])
-    y = xp.empty((n, o, oh, ow), xp.result_type(x, weight))
+    y = empty(xp, (n, o, oh, ow), xp.result_type(x, weight))
     w = weight.reshape(groups, o // groups, -1)
 
     def strip(pictures: slice, rows: slice) -> None:
@@ -64,7 +65,7 @@ def conv_transpose2d(
         turned = turned.reshape(groups * weight.shape[1], -1, *window.kernel)
         return conv2d(x, turned, bias, replace(window, padding=border), groups)
     xp, (n, o, oh, ow), c = array_module(x), x.shape, groups * weight.shape[1]
-    y = xp.empty((n, c, *size), xp.result_type(x, weight))
+    y = empty(xp, (n, c, *size), xp.result_type(x, weight))
     w = weight.reshape(groups, o // groups, c // groups, -1)
 
     def block(pictures: slice, group: slice, part: slice) -> None:

@@ -14,6 +14,7 @@ from minidl.autograd import Function
 from minidl.backend import Array, array_module
 from minidl.backend import pooling as work
 from minidl.backend.im2col import Pair, Window, pair
+from minidl.backend.memory import empty
 from minidl.errors import ShapeError
 from minidl.functional.matmul import matmul
 from minidl.functional.reduction import mean
@@ -34,7 +35,7 @@ class MaxPool2d(Function):
     def forward(self, x: Array) -> Array:
         self.size = x.shape[2:]
         seen = work.windows_of(x, self.window, self.places, -math.inf)
-        y = array_module(x).empty((*x.shape[:2], *self.places), x.dtype)
+        y = empty(array_module(x), (*x.shape[:2], *self.places), x.dtype)
         if self.keep_switches or self.needs_grad[0]:
             switches = work.first_pixels_inside(x, self.window, self.places)
             work.for_each_piece(work.largest_and_where, seen, y, switches)
@@ -60,8 +61,8 @@ class Unpool(Function):
         self.switches, self.window, self.size = switches, window, size
 
     def forward(self, x: Array) -> Array:
-        y, seen = work.empty_windows(x, self.window, self.size)
-        work.for_each_piece(work.add_at, seen, x, self.switches)
+        y, bordered, seen = work.empty_windows(x, self.window, self.size)
+        work.for_each_piece(work.put, seen, x, self.switches, bordered)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ class AvgPool2d(Function):
 
     def forward(self, x: Array) -> Array:
         self.size = x.shape[2:]
-        y = array_module(x).empty((*x.shape[:2], *self.places), x.dtype)
+        y = empty(array_module(x), (*x.shape[:2], *self.places), x.dtype)
         work.for_each_piece(work.add_up, work.windows_of(x, self.window, self.places, 0), y)
         y /= work.on_device_of(x, self.counts)
         return y
@@ -118,8 +119,8 @@ class AvgUnpool2d(Function):
 
     def forward(self, x: Array) -> Array:
         self.places = x.shape[2:]
-        y, seen = work.empty_windows(x, self.window, self.size)
-        work.for_each_piece(work.add_everywhere, seen, x / work.on_device_of(x, self.counts))
+        y, bordered, seen = work.empty_windows(x, self.window, self.size)
+        work.for_each_piece(work.put_everywhere, seen, x / work.on_device_of(x, self.counts), bordered)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ import numpy as np
 
 from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window
+from minidl.backend.memory import empty
 from minidl.backend.threads import parallel_for, scratch, split
 
 B = np.array(
@@ -134,7 +135,7 @@ def conv_transpose2d(
 def _filtered(x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, padding: Pair) -> np.ndarray:
     """Y for the transformed filters U (36, O, C):  (N, C, H, W) → (N, O, H + 2p − 2, W + 2p − 2)."""
     (n, c, h, w), o = x.shape, u.shape[1]
-    y = np.empty((n, o, h + 2 * padding[0] - 2, w + 2 * padding[1] - 2), np.float32)
+    y = empty(np, (n, o, h + 2 * padding[0] - 2, w + 2 * padding[1] - 2), np.float32)
 
     def strip(here: Tiles) -> None:
         v, m = frequencies("v", c, len(here)), frequencies("m", o, len(here))
