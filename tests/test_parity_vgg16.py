@@ -63,8 +63,9 @@ def steady_state():
     Where a number lies within rounding of a kink, of ReLU's 0 or of a tie in max-pooling, two programs may
     take different sides. Among the 13.5 million numbers of a picture some do. With kernels of mean 0 the
     terms of every gradient nearly cancel, so each such number counts: PyTorch's float32 gradients are then up
-    to 9e-3 from its own float64 ones. With a small positive mean most inputs of ReLU are positive, the terms
-    add up, and one that is taken from the other side of a tie changes little.
+    to 9e-3 from its own float64 ones. (In float64 nothing lies so near, and they can be compared.) With a
+    small positive mean most inputs of ReLU are positive, the terms add up, and one that is taken from the
+    other side of a tie changes little.
     """
     state = random_state()
     for name, array in state.items():
@@ -97,7 +98,7 @@ def minidl_outputs(model, picture):
 def assert_close(found, expected, tolerance):
     """max |a − b| ≤ tolerance · max |b|"""
     assert found.shape == expected.shape
-    assert found.dtype == np.float32
+    assert found.dtype == expected.dtype
     error = np.abs(found - expected).max() / np.abs(expected).max()
     print(f"relative error {error:.1e}")
     assert error <= tolerance
@@ -245,19 +246,30 @@ def test_logits_of_pytorch(request, picture, tmp_path, save, names, batch_norm):
     assert_close(minidl_outputs(model, picture), expected, 1e-4)
 
 
-def test_gradients_of_pytorch(pictures, tmp_path):
-    """Of one cross-entropy step on four pictures, without dropout: all 32 arrays."""
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_pytorch(request, pictures, tmp_path, dtype):
+    """Of one cross-entropy step on four pictures, without dropout: all 32 arrays.
+
+    In float64 with the weights that the logits are compared with, and one array of pixels for both programs:
+    what they round differently in preparing it, 1e-7, would be enough to cross kinks. In float32 with
+    steadier weights, and each program's own preparation.
+    """
     targets = [281, 282, 207, 208]
-    theirs = torch_vgg16(as_tensors(torch_file(steady_state())))
-    logits = theirs(torch.cat([torch_input(picture) for picture in pictures]))
+    state = request.getfixturevalue("state") if dtype == "float64" else steady_state()
+    theirs = torch_vgg16(as_tensors(torch_file(state)))
+    save_zip(theirs.state_dict(), tmp_path / "vgg16.pth")
+    theirs.to(getattr(torch, dtype))
+    x = torch.cat([torch_input(picture) for picture in pictures])
+    logits = theirs(x.to(getattr(torch, dtype)))
     nn.functional.cross_entropy(logits, torch.tensor(targets)).backward()
     expected = [parameter.grad.numpy() for parameter in theirs.parameters()]
-    save_zip(theirs.state_dict(), tmp_path / "vgg16.pth")
     del theirs
 
-    model = load_vgg16(tmp_path / "vgg16.pth")
+    model = load_vgg16(tmp_path / "vgg16.pth").astype(dtype)
     (tmp_path / "vgg16.pth").unlink()
-    found = model(Tensor(np.concatenate([minidl_input(model, picture) for picture in pictures])))
+    prepared = np.concatenate([minidl_input(model, picture) for picture in pictures])
+    assert_close(prepared, x.numpy(), 1e-6)
+    found = model(Tensor(x.numpy() if dtype == "float64" else prepared, dtype=dtype))
     assert_close(found.numpy(), logits.detach().numpy(), 1e-4)
     cross_entropy(found, targets).backward()
     parameters = dict(model.named_parameters())
