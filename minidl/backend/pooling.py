@@ -20,8 +20,8 @@ from minidl.backend.threads import parallel_for, strips
 PIECE_BYTES = {"cpu": 1 << 19, "gpu": 1 << 40}  # of one pixel of all windows, at a time
 
 
-# What is done with the pixels of the windows. `seen` is (n, c, KH, KW, OH, OW), the windows' view of `picture`;
-# the others are (n, c, OH, OW)
+# What is done with the pixels of the windows. `seen` is (n, c, KH, KW, OH, OW), the windows' view of
+# `picture`; the others are (n, c, OH, OW)
 
 
 def pixels(seen: Array) -> Iterator[tuple[int, Array]]:

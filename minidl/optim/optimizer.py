@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minidl.backend import Array, as_numpy, to_device
-from minidl.errors import WeightsError
+from minidl.errors import GradientError, WeightsError
 from minidl.nn import Module
 from minidl.tensor import Tensor
 
@@ -100,12 +100,23 @@ class Optimizer(ABC):
                     p.grad = Tensor(p.grad.data * 0)
 
     def step(self) -> None:
-        """Move every parameter that has a gradient."""
+        """Move every parameter that has a gradient.
+
+        Raises:
+            GradientError: none has.
+        """
+        moved = False
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
                     self.update(p.data, p.grad.data, self.state.setdefault(p, {}), group)
                     p.increment_version()
+                    moved = True
+        if not moved:
+            raise GradientError(
+                "none of the parameters has a gradient: call loss.backward() before step(), with a loss that "
+                "was computed from them; zero_grad() belongs before backward()"
+            )
 
     @abstractmethod
     def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:

@@ -225,3 +225,18 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing():
         optim.SGD([p, q]).load_state_dict(first.state_dict())
     assert second.state[q]["momentum_buffer"] is velocity
     assert second.param_groups[0]["lr"] == 2.0
+
+
+def test_a_step_without_any_gradient():
+    used, unused = (nn.Parameter(np.ones(2, "float32")) for _ in range(2))
+    optimizer = optim.SGD([used, unused], lr=0.1)
+    with pytest.raises(
+        GradientError,
+        match=r"none of the parameters has a gradient: call loss\.backward\(\) before step\(\), with a loss "
+        r"that was computed from them; zero_grad\(\) belongs before backward\(\)",
+    ):
+        optimizer.step()
+    (used * 2.0).sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(used.numpy(), 0.8, rtol=1e-6)
+    np.testing.assert_array_equal(unused.numpy(), 1)
