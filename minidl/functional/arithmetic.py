@@ -82,10 +82,9 @@ class Power(Function):
         x, a, z = self.saved
         dx = da = None
         if self.needs_grad[0]:
-            dx = dz * where(a == 0, 0.0, a * x ** where(a == 0, 1.0, a - 1.0))
+            dx = dz * a * x ** where((x == 0) & (a == 0), 1.0, a - 1.0)
         if self.needs_grad[1]:
-            at_zero = (x == 0) & (a >= 0)
-            da = dz * where(at_zero, 0.0, z * log(where(at_zero, 1.0, x)))
+            da = dz * z * log(where((x == 0) & (a >= 0), 1.0, x))
         return dx, da
 
 
