@@ -10,7 +10,6 @@ from minidl import functional as F
 from minidl.operations.draw import Draw
 from minidl.operations.row import Kink, Mistake, Operation, zeros
 from minidl.operations.row import Sample as S
-from minidl.tensor import Tensor
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (3, 4), (1, 1), (2, 0, 3))
 # Same shape, one broadcast, the other, both, numbers, nothing at all.
@@ -136,11 +135,6 @@ def _chosen(r: Draw) -> S:
     return S(r.mask(*condition), x, y)
 
 
-def _to_a_wider_type_and_back(x: Tensor) -> Tensor:
-    """Not to a narrower one: there, differences drown."""
-    return F.astype(F.astype(x, "float64" if x.dtype == "float32" else "longdouble"), x.dtype)
-
-
 OPERATIONS = [
     binary("add", np.add, lambda t, x, y: x + y),
     binary("subtract", np.subtract, lambda t, x, y: x - y),
@@ -166,6 +160,7 @@ OPERATIONS = [
             *(S(r(3), a) for a in (2, 3, -1, 0, 1)),
             S(r.positive(3), 0.5),
             S(np.array([0.0, 1.0]), 2),
+            S(r.positive(3), np.array([0.0, 1.0, 2.0])),
         ],
         _powers,
         np.power,
@@ -177,8 +172,11 @@ OPERATIONS = [
                 "operands could not be broadcast together with shapes (2,3) (4,) ",
             ),
         ),
-        # At x = 0: xᵃ ln x counts as 0, for a = 0 too; and a xᵃ⁻¹ for a = 0.
-        (Kink(S(np.zeros(4), np.array([0.0, 1.0, 2.0, 1.5])), ([0, 1, 0, 0], [0, 0, 0, 0])),),
+        # At x = 0: xᵃ ln x counts as 0, for a = 0 too; and a xᵃ⁻¹ for a = 0. With a < 0, there is a pole.
+        (
+            Kink(S(np.zeros(4), np.array([0.0, 1.0, 2.0, 1.5])), ([0, 1, 0, 0], [0, 0, 0, 0])),
+            Kink(S(np.zeros(1), np.array([-1.0])), ([-np.inf], [-np.inf])),
+        ),
     ),
     unary("negative", np.negative, lambda t, x: -x),
     unary(
@@ -226,11 +224,11 @@ OPERATIONS = [
     ),
     Operation(
         "astype",
-        _to_a_wider_type_and_back,
+        lambda x: F.astype(x, "float64"),
         lambda r: [S(r(*shape)) for shape in SHAPES],
         lambda r: S(r(*r.shape())),
-        lambda x: x,
-        lambda t, x: x.double().to(x.dtype),
+        lambda x: x.astype("float64"),
+        lambda t, x: x.double(),
         (
             Mistake(
                 lambda: F.astype(zeros(2), "complex64"), TypeError, "a Tensor holds numbers, not complex64"

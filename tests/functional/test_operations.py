@@ -46,8 +46,13 @@ def test_gradients(row, sample):
 
 
 @each_differentiable_case
-def test_each_gradient_alone(row, sample):
-    checks.check_each_input_alone(row, sample)
+def test_second_gradients(row, sample):
+    checks.check_second_gradients(row, sample)
+
+
+@each_differentiable_case
+def test_gradients_of_some_inputs(row, sample):
+    checks.check_subsets(row, sample)
 
 
 @each_dtype

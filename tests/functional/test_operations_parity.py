@@ -46,7 +46,7 @@ def ours(row: Operation, sample: Sample, dtype: str) -> dict[str, np.ndarray]:
     y = sample.apply(row.function, inputs)
     if not row.differentiable:
         return {"value": y.numpy()}
-    first = dl.grad(y, inputs, Tensor(checks.cotangent(y.shape, dtype)), create_graph=True)
+    first = dl.grad(y, inputs, Tensor(checks.cotangent(y.shape, y.dtype)), create_graph=True)
     along = sum((dx * Tensor(checks.cotangent(dx.shape, dtype))).sum() for dx in first)
     second = dl.grad(along, inputs, allow_unused=True) if along.requires_grad else [None] * len(inputs)
     second = [x * 0 if dx is None else dx for x, dx in zip(inputs, second, strict=True)]
@@ -61,7 +61,7 @@ def theirs(row: Operation, sample: Sample, dtype: str) -> Any:
         return NotImplemented
     if not row.differentiable:
         return {"value": y.numpy(force=True)}
-    v = torch.tensor(checks.cotangent(y.shape, dtype))
+    v = torch.tensor(checks.cotangent(y.shape)).to(y.dtype)
     first = torch.autograd.grad(y, inputs, v, create_graph=True)
     along = sum((dx * torch.tensor(checks.cotangent(dx.shape, dtype))).sum() for dx in first)
     second = [torch.zeros_like(x) for x in inputs]
