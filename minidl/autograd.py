@@ -59,7 +59,8 @@ class Function:
 
     _inputs: ClassVar[dict[str, int]] = {}  # the names of forward's inputs, and their places
     _number: int  # functions are numbered as they are called: 0, −1, −2, …
-    _place: tuple[Any, int]  # in user code
+    _code: Any  # with _instruction: where in user code it was called
+    _instruction: int
     _saved: Any = {}  # what backward needs: name → (tensor, its array, its version); None once freed  # noqa: RUF012
 
     def __init_subclass__(cls) -> None:
@@ -73,7 +74,7 @@ class Function:
     @property
     def made_at(self) -> Place:
         """The line of user code that called it."""
-        return Place(*self._place)
+        return Place(self._code, self._instruction)
 
     def forward(self, *inputs: Any) -> Array:
         raise complaints.no_forward(self)
@@ -85,17 +86,18 @@ class Function:
         """y = f(inputs); records the graph if it is recording and an input requires its gradient."""
         state = here.state
         try:
-            if len(inputs) == 2:  # the same as below, without lists: x * y of small arrays in two thirds
+            if len(inputs) == 2:  # as below, spelled out: a small x * y in two thirds of the time
                 a, b = inputs
                 if state.recording:
                     self.needs_grad = a.requires_grad, b.requires_grad
-                y = _wrap(self.forward(a.data, b.data))
+                array = self.forward(a.data, b.data)
             else:
                 if state.recording:
                     self.needs_grad = [x.requires_grad for x in inputs]
-                y = _wrap(self.forward(*[x.data for x in inputs]))
+                array = self.forward(*[x.data for x in inputs])
         except (AttributeError, TypeError) as error:
             raise complaints.about_inputs(self, inputs) or error from None
+        y = _wrap(array)
         if state.recording and True in self.needs_grad:
             self._record(inputs, y, state.call)
         if state.anomaly is not None:
@@ -104,11 +106,17 @@ class Function:
 
     def _record(self, inputs: tuple[Tensor, ...], y: Tensor, call: Any) -> None:
         """Become the past of y: note where it came from, and what was saved of which tensors."""
-        self.edges = edges = []
-        for x in inputs:
-            edges.append((x.grad_fn or x) if x.requires_grad else None)
+        if len(inputs) == 2:  # as below, spelled out
+            a, b = inputs
+            self.edges = (
+                (a.grad_fn or a) if a.requires_grad else None,
+                (b.grad_fn or b) if b.requires_grad else None,
+            )
+        else:
+            self.edges = [(x.grad_fn or x) if x.requires_grad else None for x in inputs]
         self.shape = y.data.shape
-        self.made_in, self._place = call, calling_place()
+        self.made_in = call
+        self._code, self._instruction = calling_place()
         self._number = next(_numbers)
         saved, places = self._saved, self._inputs
         for name, array in saved.items():
@@ -168,21 +176,26 @@ def walk(
     sums: set[Any] = set()  # whose gradient is a sum, and so an array of our own
     while pending:
         _, node = heappop(pending)  # of those reached, the one called last: nobody will send it more
-        dy = gradients[node] if node in keep else gradients.pop(node)
-        if True not in node.needs_grad:
+        if node not in keep:
+            dy = gradients.pop(node)
+        elif True in node.needs_grad:
+            dy = gradients[node]
+        else:
             continue
         results = node.backward(dy)
+        edges = node.edges
         if not isinstance(results, tuple):
             results = (results,)
-        if len(results) != len(node.edges):
+        if len(results) != len(edges):
             raise complaints.wrong_number(node, results)
         if observe is not None:
             observe(node, dy, results)
-        for edge, dx, needed in zip(node.edges, results, node.needs_grad, strict=True):
+        for edge, dx, needed in zip(edges, results, node.needs_grad, strict=True):
             if dx is None or not needed:
                 continue
-            if type(dx) is not Tensor or dx.data.shape != edge.shape:
-                dx = unbroadcast(dx, edge.shape, node)
+            shape = edge.shape
+            if type(dx) is not Tensor or dx.data.shape != shape:
+                dx = unbroadcast(dx, shape, node)
             if edge not in gradients:
                 gradients[edge] = dx
                 if isinstance(edge, Function):

@@ -96,7 +96,7 @@ def calling_place() -> tuple[CodeType, int]:
 
     A frame itself would keep every variable of the caller alive.
     """
-    frame: Any = sys._getframe(2)
+    frame: Any = sys._getframe(3)
     while _of_minidl[frame.f_code.co_filename] and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code, frame.f_lasti

@@ -53,7 +53,7 @@ class Tensor:
     def wrap(array: Array) -> Tensor:
         """A leaf around an array: the constructor, shorter by its questions."""
         tensor = _new(Tensor)
-        tensor.data = array if type(array) is np.ndarray else as_array(array)
+        tensor.data = array if type(array) is _ndarray else as_array(array)
         tensor.grad = tensor.grad_fn = None
         tensor.requires_grad = False
         tensor._version = _UNWRITTEN
@@ -187,4 +187,4 @@ class Tensor:
         __matmul__ = __lt__ = __gt__ = __ge__ = __add__
 
 
-_new = Tensor.__new__
+_new, _ndarray = Tensor.__new__, np.ndarray

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.backend import Array, array_module, device_of
+from minidl.backend import Array, array_module
 from minidl.recording import here
 from minidl.tensor import Tensor
+
+_wrap = Tensor.wrap
 
 
 class Add(Function):
@@ -267,10 +269,12 @@ def _binary(function: type[Function], plain: Callable[[Any, Any], Any]) -> Calla
     def operation(x: Any, y: Any) -> Tensor:
         if not (type(x) is type(y) is Tensor and x.data.dtype is y.data.dtype):
             x, y = operands(x, y)
-        state = here.state
-        if state.recording or state.anomaly is not None or device_of(x.data) != device_of(y.data):
+        if here.state.recording:
             return function()(x, y)
-        return Tensor.wrap(plain(x.data, y.data))
+        try:
+            return _wrap(plain(x.data, y.data))
+        except TypeError:
+            return function()(x, y)  # which says what is wrong with them
 
     operation.__doc__ = function.__doc__
     operation.__name__ = operation.__qualname__ = function.__name__.lower()
