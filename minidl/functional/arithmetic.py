@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -244,10 +244,7 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
 
 
 def operands(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Both as tensors; if one is floating-point, in one type: its own, or the wider where both are.
-
-    So the conversion is part of the graph, and each operand gets its gradient in its own type.
-    """
+    """Both as tensors of one type."""
     if type(x) is type(y) is Tensor and x.data.dtype is y.data.dtype:
         return x, y
     if not isinstance(x, Tensor):
@@ -255,12 +252,19 @@ def operands(x: Any, y: Any) -> tuple[Tensor, Tensor]:
         x = as_tensor(x, like=y)
     elif not isinstance(y, Tensor):
         y = as_tensor(y, like=x)
-    if x.data.dtype != y.data.dtype:
-        floats = [t.data.dtype for t in (x, y) if t.data.dtype.kind == "f"]
-        if floats:
-            common = np.promote_types(floats[0], floats[-1])
-            x, y = astype(x, common), astype(y, common)
+    x, y = in_one_type(x, y)
     return x, y
+
+
+def in_one_type(*xs: Tensor) -> Sequence[Tensor]:
+    """If one is floating-point, all in its type, or in the widest where several are.
+
+    So the conversion is part of the graph, and each gets its gradient in its own type.
+    """
+    floats = {x.dtype for x in xs if x.dtype.kind == "f"}
+    if not floats or len({x.dtype for x in xs}) == 1:
+        return xs
+    return [astype(x, np.result_type(*floats)) for x in xs]
 
 
 def _binary(function: type[Function], plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Tensor]:

@@ -20,7 +20,7 @@ from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.errors import ShapeError
 from minidl.functional import im2col_conv, winograd
-from minidl.functional.arithmetic import operands
+from minidl.functional.arithmetic import in_one_type
 from minidl.functional.reduction import sum as sum_
 from minidl.tensor import Tensor
 
@@ -139,7 +139,7 @@ def conv2d(
         )
     _check_bias(bias, o, weight)
     window = Window.of(weight.shape[2:], stride, padding, dilation)
-    return Conv2d(window, groups)(*operands(x, weight), *([] if bias is None else [bias]))
+    return Conv2d(window, groups)(*in_one_type(x, weight, *([] if bias is None else [bias])))
 
 
 def conv_transpose2d(
@@ -183,7 +183,7 @@ def conv_transpose2d(
             f"would be {height}×{width}: use less padding"
         )
     function = ConvTranspose2d(window, groups, (height, width))
-    return function(*operands(x, weight), *([] if bias is None else [bias]))
+    return function(*in_one_type(x, weight, *([] if bias is None else [bias])))
 
 
 def _check_operands(x: Tensor, weight: Tensor, groups: int) -> None:

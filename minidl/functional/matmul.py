@@ -8,7 +8,7 @@ from minidl.autograd import Function
 from minidl.backend import Array
 from minidl.backend.threads import matmul as product
 from minidl.errors import ShapeError
-from minidl.functional.arithmetic import operands
+from minidl.functional.arithmetic import in_one_type, operands
 from minidl.functional.shape import transpose
 from minidl.tensor import Tensor
 
@@ -90,7 +90,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ShapeError(
             f"expected a bias of ({weight.shape[0]},) for a weight of {weight.shape}, got {bias.shape}"
         )
-    x, weight = operands(x, weight)
+    x, *parameters = in_one_type(x, weight) if bias is None else in_one_type(x, weight, bias)
     rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
-    y = Linear()(rows, weight) if bias is None else Linear()(rows, weight, bias)
+    y = Linear()(rows, *parameters)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidl.autograd import Function, is_grad_enabled
 from minidl.backend import Array, array_module
 from minidl.errors import ShapeError
+from minidl.functional.arithmetic import in_one_type
 from minidl.functional.reduction import mean, var
 from minidl.functional.reduction import sum as sum_
 from minidl.functional.shape import pad
@@ -92,6 +93,7 @@ def batch_norm(
         weight = Tensor.wrap(xp.ones(x.shape[1], x.dtype))
     if bias is None:
         bias = Tensor.wrap(xp.zeros(x.shape[1], x.dtype))
+    x, weight, bias = in_one_type(x, weight, bias)
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm needs running_mean and running_var where it does not train")

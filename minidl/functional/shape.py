@@ -11,6 +11,7 @@ import numpy as np
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
 from minidl.errors import ShapeError
+from minidl.functional.arithmetic import in_one_type
 from minidl.tensor import Tensor
 
 
@@ -218,7 +219,7 @@ def concatenate(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
         raise ShapeError("concatenate joins one tensor or more, got none")
     axis = positive_axis(axis, xs[0].ndim)
     try:
-        return Concatenate(axis)(*xs)
+        return Concatenate(axis)(*in_one_type(*xs))
     except ValueError:
         shapes = ", ".join(str(x.shape) for x in xs)
         raise ShapeError(
