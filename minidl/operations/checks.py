@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,23 +39,20 @@ def backwards(x: np.ndarray) -> np.ndarray:
 
 
 LAYOUTS = {layout.__name__: layout for layout in (contiguous, fortran, backwards)}
+FORMS = [(dtype, layout) for dtype in DTYPES for layout in LAYOUTS]  # in which every sample is tried
 
 
 def check(row: Operation, sample: Sample, method: str = "full") -> None:
     """Everything, at one sample. Raises AssertionError and says what is wrong."""
-    for dtype, layout in cases():
+    for dtype, layout in FORMS:
         check_value(row, sample, dtype, layout)
     if row.differentiable:
         check_gradients(row, sample, method)
         check_second_gradients(row, sample, method)
         check_subsets(row, sample)
-        for dtype, layout in cases():
+        check_mixed_types(row, sample)
+        for dtype, layout in FORMS:
             check_layout(row, sample, dtype, layout)
-
-
-def cases() -> Iterator[tuple[str, str]]:
-    """Every (dtype, layout) that a sample is tried in."""
-    return ((dtype, layout) for dtype in DTYPES for layout in LAYOUTS)
 
 
 def leaves(sample: Sample, dtype: str = "float64", layout: str = "contiguous") -> list[Tensor]:
@@ -109,7 +106,7 @@ def check_second_gradients(row: Operation, sample: Sample, method: str = "full")
 
 def _gradcheck(f: Callable[..., Tensor], inputs: list[np.ndarray], method: str) -> None:
     if any(x.size in (0, 4) for x in inputs):
-        method = "full"  # there are no directions in an empty array
+        method = "full"  # nothing has no directions, and gradcheck takes four directions for four elements
     result = gradcheck(f, *inputs, method=method)
     if not result or any(found.kinks for found in result.checks):
         raise AssertionError(str(result))
@@ -152,6 +149,21 @@ def check_layout(row: Operation, sample: Sample, dtype: str, layout: str) -> Non
         assert_same(f"the gradient of input {i}", dx.numpy(), right.numpy().astype(dtype), dtype)
 
 
+def check_mixed_types(row: Operation, sample: Sample) -> None:
+    """Inputs of two types are worked on in the wider one, and each gets its gradient in its own."""
+    value = sample.apply(row.function, leaves(sample)).numpy()
+    expected = gradients(row, sample, leaves(sample))
+    for wide in range(len(expected)):
+        types = ["float64" if i == wide else "float32" for i in range(len(expected))]
+        inputs = [Tensor(x.astype(t), requires_grad=True) for x, t in zip(sample.inputs, types, strict=True)]
+        y = sample.apply(row.function, inputs)
+        assert_same(f"the value for inputs of {types}", y.numpy(), value, "float32")
+        found = grad(y, inputs, Tensor(cotangent(y.shape)))
+        for i, (dx, right, t) in enumerate(zip(found, expected, types, strict=True)):
+            what = f"the gradient of input {i} of {types}"
+            assert_same(what, dx.numpy(), right.numpy().astype(t), "float32")
+
+
 def check_kink(row: Operation, kink: Kink) -> None:
     """At a kink, backward takes the slope that the row says."""
     inputs = leaves(kink.sample)
@@ -178,7 +190,8 @@ def check_gpu(row: Operation, sample: Sample) -> None:
 
 
 def assert_same(what: str, found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
-    """The same numbers but for rounding in `dtype`, of the same shape and type."""
+    """The same numbers but for rounding as in `dtype`, of the same shape and type."""
     rtol, of_largest = TOLERANCE[dtype]
     atol = of_largest * float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
-    np.testing.assert_allclose(found, expected, rtol, atol, err_msg=f"{what} in {dtype}", strict=True)
+    message = f"{what}, computed in {dtype}"
+    np.testing.assert_allclose(found, expected, rtol, atol, err_msg=message, strict=True)

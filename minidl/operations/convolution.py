@@ -12,35 +12,28 @@ from minidl.operations.row import Sample as S
 
 def _convolved(r: Draw) -> S:
     """Any kernel and options, on a picture that the window just fits into or a larger one."""
-    kernel = r.number(1, 3), r.number(1, 3)
+    kernel, groups = (r.number(1, 3), r.number(1, 3)), r.pick(1, 2, 3)
     options = r.options(
         stride=(1, 2, (1, 3), (2, 1)), padding=(0, 1, (2, 0), (0, 1)), dilation=(1, 2, (2, 1))
     )
-    groups, extents = r.pick(1, 2, 3), zip(kernel, both(options.get("dilation", 1)), strict=True)
-    size = [
-        max(1, d * (k - 1) + 1 - 2 * p) + r.number(0, 3)
-        for (k, d), p in zip(extents, both(options.get("padding", 0)), strict=True)
-    ]
-    if groups > 1:
-        options["groups"] = groups
     each, filters = r.number(1, 2), groups * r.number(1, 2)
-    x, weight = r(r.pick(1, 2, 0), groups * each, *size), r(filters, each, *kernel)
-    return S(x, weight, *([r(filters)] if r.flag() else []), **options)
+    x = r(r.pick(1, 2, 0), groups * each, *r.picture(kernel, **options))
+    bias = [r(filters)] if r.flag() else []
+    return S(x, r(filters, each, *kernel), *bias, **options, **({"groups": groups} if groups > 1 else {}))
 
 
 def _transposed(r: Draw) -> S:
     """Any kernel, stride, output_padding, dilation and groups, and as much padding as leaves a picture."""
-    kernel, size = (r.number(1, 3), r.number(1, 3)), (r.number(1, 3), r.number(1, 3))
+    kernel, size, groups = (r.number(1, 3), r.number(1, 3)), (r.number(1, 3), r.number(1, 3)), r.pick(1, 2, 3)
     stride, dilation = r.pair(1, 3), r.pair(1, 2)
     more = tuple(r.number(0, s - 1) for s in both(stride))
     spans = zip(size, both(stride), kernel, both(dilation), more, strict=True)
     padding = tuple(r.number(0, min(2, ((n - 1) * s + d * (k - 1) + m) // 2)) for n, s, k, d, m in spans)
-    groups, each, filters = r.pick(1, 2, 3), r.number(1, 2), r.number(1, 2)
+    each, filters = r.number(1, 2), groups * r.number(1, 2)
+    x, weight = r(r.pick(1, 2, 0), filters, *size), r(filters, each, *kernel)
+    bias = [r(groups * each)] if r.flag() else []
     options = {"stride": stride, "padding": padding, "output_padding": more, "dilation": dilation}
-    defaults = {"stride": 1, "padding": (0, 0), "output_padding": (0, 0), "dilation": 1, "groups": 1}
-    options = {name: v for name, v in {**options, "groups": groups}.items() if v != defaults[name]}
-    x, weight = r(r.pick(1, 2, 0), groups * filters, *size), r(groups * filters, each, *kernel)
-    return S(x, weight, *([r(groups * each)] if r.flag() else []), **options)
+    return S(x, weight, *bias, groups=groups, **options)
 
 
 OPERATIONS = [

@@ -80,6 +80,12 @@ class Draw:
         """A number for both axes of a picture, or one for each."""
         return (self.number(low, high), self.number(low, high)) if self.flag() else self.number(low, high)
 
+    def picture(self, kernel: Any, dilation: Any = 1, padding: Any = 0, **_: Any) -> tuple[int, int]:
+        """The size of a picture that a window with these options just fits into, or a larger one."""
+        spans = zip(both(kernel), both(dilation), both(padding), strict=True)
+        height, width = (max(1, d * (k - 1) + 1 - 2 * p) + self.number(0, 3) for k, d, p in spans)
+        return height, width
+
     # Numbers, which float32 holds exactly: so both types compute with the same
 
     def __call__(self, *shape: int) -> np.ndarray:

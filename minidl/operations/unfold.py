@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+import numpy as np
 
 from minidl import functional as F
 from minidl.errors import ShapeError
 from minidl.operations import reference
-from minidl.operations.draw import Draw, both
+from minidl.operations.draw import Draw
 from minidl.operations.row import Mistake, Operation, torch_functional, zeros
 from minidl.operations.row import Sample as S
 
 
-def _window(r: Draw) -> tuple[Any, list[int], dict[str, Any]]:
-    """A kernel, the size of a picture that it fits into, and the options."""
-    kernel = r.pair(1, 3)
-    options = r.options(dilation=(1, 2, (2, 1)), padding=(0, 1, (2, 0)), stride=(1, 2, (1, 3)))
-    spans = zip(both(kernel), both(options.get("dilation", 1)), both(options.get("padding", 0)), strict=True)
-    return kernel, [max(1, d * (k - 1) + 1 - 2 * p) + r.number(0, 3) for k, d, p in spans], options
+def _options(r: Draw) -> dict[str, Any]:
+    return r.options(dilation=(1, 2, (2, 1)), padding=(0, 1, (2, 0)), stride=(1, 2, (1, 3)))
 
 
 def _unfolded(r: Draw) -> S:
-    kernel, size, options = _window(r)
-    return S(r(r.pick(1, 2, 0), r.number(1, 2), *size), kernel, **options)
+    kernel, options = r.pair(1, 3), _options(r)
+    return S(r(r.pick(1, 2, 0), r.number(1, 2), *r.picture(kernel, **options)), kernel, **options)
 
 
 def _folded(r: Draw) -> S:
-    kernel, size, options = _window(r)
-    dilation = both(options.get("dilation", 1))
-    extent = tuple(d * (k - 1) + 1 for k, d in zip(both(kernel), dilation, strict=True))
-    where = reference.places(tuple(size), extent, options.get("stride", 1), options.get("padding", 0))
-    columns = r(r.pick(1, 2, 0), r.number(1, 2) * math.prod(both(kernel)), len(list(where)))
-    return S(columns, tuple(size), kernel, **options)
+    """As many rows and columns as `unfold` makes of a picture of that size."""
+    kernel, options = r.pair(1, 3), _options(r)
+    size = r.picture(kernel, **options)
+    picture = np.zeros((r.pick(1, 2, 0), r.number(1, 2), *size))
+    return S(r(*reference.unfold(picture, kernel, **options).shape), size, kernel, **options)
 
 
 OPERATIONS = [

@@ -55,6 +55,11 @@ def test_gradients_of_some_inputs(row, sample):
     checks.check_subsets(row, sample)
 
 
+@each_differentiable_case
+def test_mixed_types(row, sample):
+    checks.check_mixed_types(row, sample)
+
+
 @each_dtype
 @pytest.mark.parametrize("layout", checks.LAYOUTS)
 @each_differentiable_case
