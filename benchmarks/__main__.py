@@ -1,40 +1,120 @@
-"""python -m benchmarks [--quick] [--batch N] [--repetitions N] [--json FILE]"""
+"""python -m benchmarks [NAME ...] [--quick] [--batch N] [--repetitions N] [--json FILE] [--plot FILE]"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-
-import numpy
-import torch
+from typing import Any
 
 import minidl
-from benchmarks import convolution, vgg16
-from benchmarks.compare import print_table
+from benchmarks import (
+    convolution,
+    engine,
+    finetuning,
+    layers,
+    memory,
+    networks,
+    optimizer,
+    scaling,
+)
+from benchmarks.compare import Series, Timing, print_table
+from benchmarks.plot import draw
+
+SECTIONS: dict[str, tuple[str, Callable[[int, int, bool], dict[str, Any]]]] = {
+    "engine": ("The engine", engine.run),
+    "convolutions": ("3×3 convolutions", convolution.run),
+    "layers": ("Other layers", layers.run),
+    "forward": ("VGG16 forward", networks.forward),
+    "training": ("VGG16 training", networks.training),
+    "frozen": ("VGG16, frozen convolutions", networks.frozen),
+    "small-cnn": ("A small network", networks.small_cnn),
+    "optimizer": ("The optimizer", optimizer.run),
+    "memory": ("Peak memory", memory.run),
+    "finetuning": ("Fine-tuning, the whole job", finetuning.run),
+    "scaling-depth": ("Scaling with the depth of the graph", scaling.depth),
+    "scaling-batch": ("Scaling with the size of the batch", scaling.batch),
+    "scaling-size": ("Scaling with the size of the pictures", scaling.size),
+    "scaling-data": ("Scaling with the number of pictures", scaling.data),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SECTIONS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="does it work: small sizes, one repetition")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the results to those in FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them, and what FILE has")
     arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.names) - set(SECTIONS)):
+        parser.error(f"no section called {', '.join(unknown)}: there are {', '.join(SECTIONS)}")
     batch, repetitions = (2, 1) if arguments.quick else (arguments.batch, arguments.repetitions)
 
-    torch.set_num_threads(minidl.get_num_threads())
-    where = f"NumPy {numpy.__version__}, PyTorch {torch.__version__}, {minidl.get_num_threads()} threads"
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {where}")
-    results = {}
-    for title, module in (("3×3 convolutions", convolution), ("VGG16", vgg16)):
-        results[title] = module.run(batch, repetitions, arguments.quick)
+    machine = describe_machine()
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    results: dict[str, dict[str, Any]] = {}
+    for name in arguments.names or SECTIONS:
+        title, run = SECTIONS[name]
+        results[title] = run(batch, repetitions, arguments.quick)
         print_table(title, results[title])
     if arguments.json:
-        rows = {t: {name: asdict(timing) for name, timing in table.items()} for t, table in results.items()}
-        arguments.json.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        results = {**load(arguments.json), **results}
+        save(results, machine, arguments.json)
+    if arguments.plot:
+        draw(results, arguments.plot)
 
 
-main()
+def describe_machine() -> dict[str, str]:
+    import numpy
+    import torch
+
+    torch.set_num_threads(minidl.get_num_threads())
+    return {
+        "CPU": _cpu(),
+        "threads": str(minidl.get_num_threads()),
+        "Python": platform.python_version(),
+        "NumPy": numpy.__version__,
+        "PyTorch": torch.__version__,
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if names:
+            return f"{os.cpu_count()} × {names[0]}"
+    return platform.processor() or platform.machine()
+
+
+def save(results: dict[str, dict[str, Any]], machine: dict[str, str], path: Path) -> None:
+    tables = {
+        title: {name: row if isinstance(row, str) else asdict(row) for name, row in table.items()}
+        for title, table in results.items()
+    }
+    text = json.dumps({"machine": machine, "results": tables}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> dict[str, dict[str, Any]]:
+    """What `save` wrote, or nothing."""
+    if not path.exists():
+        return {}
+
+    def row(values: Any) -> Any:
+        if isinstance(values, str):
+            return values
+        return Series(**values) if "sizes" in values else Timing(**values)
+
+    tables = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return {title: {name: row(values) for name, values in table.items()} for title, table in tables.items()}
+
+
+if __name__ == "__main__":
+    main()

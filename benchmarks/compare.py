@@ -1,4 +1,4 @@
-"""Two ways to compute the same thing, timed in turn."""
+"""The same thing computed in several ways, timed in turn."""
 
 from __future__ import annotations
 
@@ -7,42 +7,94 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+Call = Callable[[], object]
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians over the repetitions: milliseconds of both, and of each pair the ratio ours / theirs."""
+    """Medians over the repetitions: of ours, of the peer's, and of the ratio ours / theirs in each round."""
 
     ours: float
     theirs: float
     ratio: float
     spread: tuple[float, float]  # the quartiles of the ratio
+    peer: str = "PyTorch"
+    unit: str = "ms"
+    aim: float | None = None  # what the ratio should be at most
 
     def __str__(self) -> str:
         low, high = self.spread
-        return f"{self.ours:9.1f} {self.theirs:9.1f} {self.ratio:7.2f}  ({low:.2f} to {high:.2f})"
+        aim = "" if self.aim is None else f"≤ {self.aim:.2f}"
+        return (
+            f"{self.ours:9.1f} {self.theirs:9.1f} {self.unit:3}{self.ratio:7.2f}  ({low:.2f} to {high:.2f})"
+            f"  {aim:7} {self.peer}"
+        )
 
 
-def alternate(ours: Callable[[], object], theirs: Callable[[], object], repetitions: int) -> Timing:
-    """Call both once to warm up, then in turn."""
-    pairs = [(milliseconds(ours), milliseconds(theirs)) for _ in range(repetitions + 1)][1:]
-    ratios = sorted(a / b for a, b in pairs)
+@dataclass(frozen=True)
+class Series:
+    """What was measured at several sizes, and the power p of size^p that fits it best."""
+
+    sizes: list[int]
+    values: list[float]
+    unit: str
+    per: str  # what the sizes count
+
+    @property
+    def power(self) -> float:
+        return float(np.polyfit(np.log(self.sizes), np.log(self.values), 1)[0])
+
+    @property
+    def slope(self) -> float:
+        """The straight line's rise, in `unit` for one more of what the sizes count."""
+        return float(np.polyfit(self.sizes, self.values, 1)[0])
+
+    def __str__(self) -> str:
+        values = "  ".join(f"{n}: {value:.4g}" for n, value in zip(self.sizes, self.values, strict=True))
+        return f"{values}  {self.unit}  ({self.slope:.3g} a {self.per}, ~ n^{self.power:.2f})"
+
+
+def alternate(
+    ours: Call, theirs: Call | Mapping[str, Call], repetitions: int, aim: float | None = None
+) -> Timing:
+    """Call both twice to warm up, then in turn. Of several peers the one that was quickest then stays."""
+    peers = theirs if isinstance(theirs, Mapping) else {"PyTorch": theirs}
+    for f in (ours, *peers.values()):
+        f()
+    milliseconds(ours)
+    trial = {name: milliseconds(f) for name, f in peers.items()}
+    peer = min(trial, key=trial.__getitem__)
+    rounds = [(milliseconds(ours), milliseconds(peers[peer])) for _ in range(repetitions)]
+    return summary(rounds, peer, "ms", aim)
+
+
+def summary(rounds: list[tuple[float, float]], peer: str, unit: str, aim: float | None) -> Timing:
+    """The medians of what was measured of (ours, theirs) in each round."""
+    ratios = sorted(a / b for a, b in rounds)
     quarter = len(ratios) // 4
-    mine, peer = zip(*pairs, strict=True)
-    return Timing(
-        statistics.median(mine),
-        statistics.median(peer),
-        statistics.median(ratios),
-        (ratios[quarter], ratios[-1 - quarter]),
-    )
+    mine, other = zip(*rounds, strict=True)
+    spread = (ratios[quarter], ratios[-1 - quarter])
+    middle = statistics.median
+    return Timing(middle(mine), middle(other), middle(ratios), spread, peer, unit, aim)
 
 
-def milliseconds(f: Callable[[], object]) -> float:
+def milliseconds(f: Call) -> float:
     start = time.perf_counter()
     f()
     return 1000 * (time.perf_counter() - start)
 
 
-def print_table(title: str, timings: Mapping[str, Timing]) -> None:
-    print(f"\n{title:<34}   minidl   PyTorch   ratio  (quartiles)     [ms]")
-    for name, timing in timings.items():
-        print(f"{name:<34}{timing}", flush=True)
+def check(ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-4) -> None:
+    """Both computed the same: nothing is timed before that is sure."""
+    error = np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-30)
+    assert error < tolerance, f"the results differ by {error:.1e}"
+
+
+def print_table(title: str, rows: Mapping[str, Timing | Series]) -> None:
+    print(f"\n{title}")
+    if any(isinstance(row, Timing) for row in rows.values()):
+        print(f"{'':46}   minidl      peer      ratio  (quartiles)       aim     peer")
+    for name, row in rows.items():
+        print(f"{name:<46}{row}", flush=True)

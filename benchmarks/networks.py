@@ -1,0 +1,74 @@
+"""Whole networks: VGG16 forward, all of it training, only its dense layers training; and a small CNN."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import minidl as dl
+from benchmarks.compare import Timing, alternate, check
+from benchmarks.peers import layouts, minidl_step, torch_step
+from minidl import nn
+from minidl.models import VGG
+
+QUICK = {"blocks": ((8, 8), (16,)), "dense": (32,), "num_classes": 10, "pooled": 8}
+
+
+def vgg16(batch: int, quick: bool) -> tuple[VGG, np.ndarray, np.ndarray]:
+    """The model, without dropout, and pictures with labels; a small model for a quick run."""
+    dl.seed(0)
+    model = VGG(**QUICK, dropout=0.0) if quick else VGG(dropout=0.0)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, 3, *((32, 32) if quick else (224, 224))), np.float32)
+    return model, x, rng.integers(0, model.config["num_classes"], batch)
+
+
+def forward(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
+    import torch
+
+    model, x, _ = vgg16(batch, quick)
+
+    def ours() -> np.ndarray:
+        with dl.no_grad():
+            return model(dl.Tensor(x)).numpy()
+
+    theirs = {}
+    for name, peer, pictures in layouts(model, x):
+        theirs[name] = lambda peer=peer, pictures=pictures: torch.inference_mode()(peer)(pictures)
+        check(ours(), theirs[name]().numpy(), 1e-3)
+    return {f"VGG16 forward, batch {batch}": alternate(ours, theirs, repetitions, aim=0.5)}
+
+
+def training(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
+    model, x, y = vgg16(batch, quick)
+    return {f"VGG16 training step, batch {batch}": _compare_steps(model, x, y, repetitions, 0.5)}
+
+
+def frozen(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
+    model, x, y = vgg16(batch, quick)
+    model.between(until="flatten").freeze()
+    return {f"the same, convolutions frozen, batch {batch}": _compare_steps(model, x, y, repetitions, 0.55)}
+
+
+def small_cnn(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
+    """Three convolutions on 32×32 pictures, batch 64."""
+    dl.seed(0)
+    layers: list[nn.Module] = []
+    for channels, width in ((3, 32), (32, 64), (64, 128)):
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(2048, 10))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8 if quick else 64, 3, 32, 32), np.float32)
+    y = rng.integers(0, 10, len(x))
+    return {f"small CNN, training step, batch {len(x)}": _compare_steps(model, x, y, 5 * repetitions, 1.0)}
+
+
+def _compare_steps(model: nn.Module, x: np.ndarray, y: np.ndarray, repetitions: int, aim: float) -> Timing:
+    theirs = {}
+    for name, peer, pictures in layouts(model, x):
+        for layer, own in zip(peer.parameters(), model.parameters(), strict=True):
+            layer.requires_grad_(own.requires_grad)
+        theirs[name] = torch_step(peer, pictures, y)
+    ours = minidl_step(model, x, y)
+    losses = [f() for f in (ours, *theirs.values())]
+    check(np.array(losses), np.array(losses[-1:]), 1e-3)
+    return alternate(ours, theirs, repetitions, aim)
