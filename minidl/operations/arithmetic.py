@@ -37,12 +37,12 @@ def unary(
     return Operation(
         name,
         getattr(F, name),
-        lambda r: [S(getattr(r, draw)(*shape)) for shape in SHAPES],
-        lambda r: S(getattr(r, draw)(*r.shape())),
-        numpy,
-        torch,
-        no_tensor(name, function or name.capitalize()),
-        kinks,
+        samples=lambda r: [S(getattr(r, draw)(*shape)) for shape in SHAPES],
+        drawn=lambda r: S(getattr(r, draw)(*r.shape())),
+        numpy=numpy,
+        torch=torch,
+        mistakes=no_tensor(name, function or name.capitalize()),
+        kinks=kinks,
     )
 
 
@@ -88,19 +88,19 @@ def binary(
     return Operation(
         name,
         getattr(F, name),
-        lambda r: [S(r(*x), r.positive(*y)) for x, y in PAIRS],
-        drawn,
-        numpy,
-        torch,
-        (
+        samples=lambda r: [S(r(*x), r.positive(*y)) for x, y in PAIRS],
+        drawn=drawn,
+        numpy=numpy,
+        torch=torch,
+        mistakes=(
             Mistake(
                 lambda: getattr(F, name)(zeros(2, 3), zeros(4)),
                 ValueError,
                 "operands could not be broadcast together with shapes (2,3) (4,) ",
             ),
         ),
-        kinks,
-        differentiable,
+        kinks=kinks,
+        differentiable=differentiable,
     )
 
 
@@ -161,17 +161,17 @@ OPERATIONS = [
     Operation(
         "power",
         F.power,
-        lambda r: [
+        samples=lambda r: [
             *(S(r.positive(*x), r(*y)) for x, y in PAIRS),
             *(S(r(3), a) for a in (2, 3, -1, 0, 1)),
             S(r.positive(3), 0.5),
             S(np.array([0.0, 1.0]), 2),
             S(r.positive(3), np.array([0.0, 1.0, 2.0])),
         ],
-        _powers,
-        np.power,
-        _torch_power,
-        (
+        drawn=_powers,
+        numpy=np.power,
+        torch=_torch_power,
+        mistakes=(
             Mistake(
                 lambda: F.power(zeros(2, 3), zeros(4)),
                 ValueError,
@@ -179,7 +179,7 @@ OPERATIONS = [
             ),
         ),
         # At x = 0: xᵃ ln x counts as 0, for a = 0 too; and a xᵃ⁻¹ for a = 0. With a < 0, there is a pole.
-        (
+        kinks=(
             Kink(S(np.zeros(4), np.array([0.0, 1.0, 2.0, 1.5])), ([0, 1, 0, 0], [0, 0, 0, 0])),
             Kink(S(np.zeros(1), np.array([-1.0])), ([-np.inf], [-np.inf])),
         ),
@@ -195,33 +195,33 @@ OPERATIONS = [
     Operation(
         "clip",
         F.clip,
-        lambda r: [
+        samples=lambda r: [
             S(r(3, 4), -0.55, 0.75),
             S(r(5), None, 0.5),
             S(r(5), low=-0.5),
             S(r(), 0.0),
             S(r(0), 0.0, 1.0),
         ],
-        _clipped,
-        lambda x, low=None, high=None: np.clip(x, low, high),
-        lambda t, x, low=None, high=None: t.clip(x, low, high),
-        no_tensor("clip", "Clip"),
+        drawn=_clipped,
+        numpy=lambda x, low=None, high=None: np.clip(x, low, high),
+        torch=lambda t, x, low=None, high=None: t.clip(x, low, high),
+        mistakes=no_tensor("clip", "Clip"),
         # The limits belong to the inside.
-        (Kink(S(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), -1.0, 1.0), ([0, 1, 1, 1, 0],)),),
+        kinks=(Kink(S(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), -1.0, 1.0), ([0, 1, 1, 1, 0],)),),
     ),
     Operation(
         "where",
         F.where,
-        lambda r: [
+        samples=lambda r: [
             S(r.mask(3, 4), r(3, 4), r(3, 4)),
             S(r.mask(3, 1), r(4), r(1, 1)),
             S(np.array([True, False]), r(2), 0.0),
             S(np.array(True), r(), r()),
         ],
-        _chosen,
-        np.where,
-        lambda t, c, x, y: t.where(t.as_tensor(c), x, y),
-        (
+        drawn=_chosen,
+        numpy=np.where,
+        torch=lambda t, c, x, y: t.where(t.as_tensor(c), x, y),
+        mistakes=(
             Mistake(
                 lambda: F.where(np.array([True, False]), zeros(3), zeros(3)),
                 ValueError,
@@ -232,11 +232,11 @@ OPERATIONS = [
     Operation(
         "astype",
         lambda x: F.astype(x, "float64"),
-        lambda r: [S(r(*shape)) for shape in SHAPES],
-        lambda r: S(r(*r.shape())),
-        lambda x: x.astype("float64"),
-        lambda t, x: x.double(),
-        (
+        samples=lambda r: [S(r(*shape)) for shape in SHAPES],
+        drawn=lambda r: S(r(*r.shape())),
+        numpy=lambda x: x.astype("float64"),
+        torch=lambda t, x: x.double(),
+        mistakes=(
             Mistake(
                 lambda: F.astype(zeros(2), "complex64"), TypeError, "a Tensor holds numbers, not complex64"
             ),

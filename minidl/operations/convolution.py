@@ -40,7 +40,7 @@ OPERATIONS = [
     Operation(
         "conv2d",
         F.conv2d,
-        lambda r: [
+        samples=lambda r: [
             S(r(2, 3, 5, 4), r(2, 3, 3, 3), r(2)),
             S(r(1, 2, 4, 4), r(3, 2, 1, 1)),
             S(r(1, 2, 6, 5), r(2, 2, 3, 2), r(2), stride=2, padding=1),
@@ -51,10 +51,10 @@ OPERATIONS = [
             S(r(1, 1, 3, 3), r(1, 1, 3, 3)),
             S(r(0, 2, 4, 4), r(3, 2, 3, 3), r(3)),
         ],
-        _convolved,
-        reference.conv2d,
-        torch_functional("conv2d"),
-        (
+        drawn=_convolved,
+        numpy=reference.conv2d,
+        torch=torch_functional("conv2d"),
+        mistakes=(
             Mistake(
                 lambda: F.conv2d(zeros(1, 3, 5, 5), zeros(4, 2, 3, 3)),
                 ShapeError,
@@ -107,7 +107,7 @@ OPERATIONS = [
     Operation(
         "conv_transpose2d",
         F.conv_transpose2d,
-        lambda r: [
+        samples=lambda r: [
             S(r(2, 2, 3, 4), r(2, 3, 3, 3), r(3)),
             S(r(1, 2, 3, 3), r(2, 2, 3, 2), r(2), stride=2, padding=1, output_padding=1),
             S(r(1, 1, 3, 2), r(1, 2, 2, 3), stride=(1, 3), padding=(0, 1)),
@@ -116,10 +116,10 @@ OPERATIONS = [
             S(r(1, 1, 1, 1), r(1, 1, 1, 1)),
             S(r(0, 2, 3, 3), r(2, 3, 3, 3), r(3)),
         ],
-        _transposed,
-        reference.conv_transpose2d,
-        torch_functional("conv_transpose2d"),
-        (
+        drawn=_transposed,
+        numpy=reference.conv_transpose2d,
+        torch=torch_functional("conv_transpose2d"),
+        mistakes=(
             Mistake(
                 lambda: F.conv_transpose2d(zeros(1, 3, 5, 5), zeros(2, 3, 3, 3)),
                 ShapeError,

@@ -20,11 +20,11 @@ OPERATIONS = [
     Operation(
         "dropout",
         lambda x, kept, p: Dropout(kept, p)(x),
-        lambda r: [S(r(2, 4), r.mask(2, 4), p) for p in (0.5, 0.1)],
-        _dropped,
-        lambda x, kept, p: np.where(kept, x / (1 - p), 0).astype(x.dtype),
-        lambda t, x, kept, p: x * t.as_tensor(kept) / (1 - p),
-        (
+        samples=lambda r: [S(r(2, 4), r.mask(2, 4), p) for p in (0.5, 0.1)],
+        drawn=_dropped,
+        numpy=lambda x, kept, p: np.where(kept, x / (1 - p), 0).astype(x.dtype),
+        torch=lambda t, x, kept, p: x * t.as_tensor(kept) / (1 - p),
+        mistakes=(
             Mistake(
                 lambda: F.dropout(zeros(2), 1.5),
                 ValueError,

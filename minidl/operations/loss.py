@@ -113,15 +113,15 @@ OPERATIONS = [
     Operation(
         "cross_entropy",
         F.cross_entropy,
-        lambda r: [
+        samples=lambda r: [
             *_classified(r),
             S(r(4, 3), r.integers(3, 4), label_smoothing=0.1),
             S(r(4, 3), np.array([0, 2, -100, 1]), label_smoothing=0.3, weight=[0.5, 2.0, 1.0]),
         ],
-        _drawn_classes(label_smoothing=(0.25, 0.0, 1.0)),
-        reference.cross_entropy,
-        _torch_classes("cross_entropy"),
-        (
+        drawn=_drawn_classes(label_smoothing=(0.25, 0.0, 1.0)),
+        numpy=reference.cross_entropy,
+        torch=_torch_classes("cross_entropy"),
+        mistakes=(
             *_class_mistakes(F.cross_entropy),
             Mistake(
                 lambda: F.cross_entropy(zeros(2, 3), np.array([0, 1]), label_smoothing=2.0),
@@ -133,36 +133,40 @@ OPERATIONS = [
     Operation(
         "nll_loss",
         F.nll_loss,
-        _classified,
-        _drawn_classes(),
-        reference.nll_loss,
-        _torch_classes("nll_loss"),
-        _class_mistakes(F.nll_loss),
+        samples=_classified,
+        drawn=_drawn_classes(),
+        numpy=reference.nll_loss,
+        torch=_torch_classes("nll_loss"),
+        mistakes=_class_mistakes(F.nll_loss),
     ),
     Operation(
         "binary_cross_entropy_with_logits",
         F.binary_cross_entropy_with_logits,
-        lambda r: [
+        samples=lambda r: [
             S(r(4, 3), r.fractions(4, 3)),
             S(r(4), r.fractions(4), reduction="sum"),
             S(r(3), r.fractions(3), reduction="none"),
             S(r(4, 3), r.fractions(4, 3), pos_weight=2.5),
             S(r(2, 3), r.fractions(2, 3), pos_weight=[0.5, 1.0, 2.0]),
         ],
-        _drawn_pair(positive=True, pos_weight=(2.5, 1.0)),
-        reference.binary_cross_entropy_with_logits,
-        lambda t, x, y, pos_weight=1.0, **options: t.nn.functional.binary_cross_entropy_with_logits(
+        drawn=_drawn_pair(positive=True, pos_weight=(2.5, 1.0)),
+        numpy=reference.binary_cross_entropy_with_logits,
+        torch=lambda t, x, y, pos_weight=1.0, **options: t.nn.functional.binary_cross_entropy_with_logits(
             x, y, pos_weight=t.tensor(pos_weight, dtype=x.dtype), **options
         ),
-        _same_shape_mistake(F.binary_cross_entropy_with_logits),
+        mistakes=_same_shape_mistake(F.binary_cross_entropy_with_logits),
     ),
     Operation(
         "mse_loss",
         F.mse_loss,
-        lambda r: [S(r(4, 3), r(4, 3)), S(r(4), r(4), reduction="sum"), S(r(), r(), reduction="none")],
-        _drawn_pair(positive=False),
-        reference.mse_loss,
-        torch_functional("mse_loss"),
-        _same_shape_mistake(F.mse_loss),
+        samples=lambda r: [
+            S(r(4, 3), r(4, 3)),
+            S(r(4), r(4), reduction="sum"),
+            S(r(), r(), reduction="none"),
+        ],
+        drawn=_drawn_pair(positive=False),
+        numpy=reference.mse_loss,
+        torch=torch_functional("mse_loss"),
+        mistakes=_same_shape_mistake(F.mse_loss),
     ),
 ]

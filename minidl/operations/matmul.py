@@ -31,7 +31,7 @@ OPERATIONS = [
     Operation(
         "matmul",
         F.matmul,
-        lambda r: [
+        samples=lambda r: [
             S(r(3, 4), r(4, 2)),
             S(r(3, 3), r(3, 3)),
             S(r(4), r(4)),
@@ -45,10 +45,10 @@ OPERATIONS = [
             S(r(0, 4), r(4, 2)),
             S(r(3, 0), r(0, 2)),
         ],
-        _factors,
-        np.matmul,
-        lambda t, x, y: x @ y,
-        (
+        drawn=_factors,
+        numpy=np.matmul,
+        torch=lambda t, x, y: x @ y,
+        mistakes=(
             Mistake(
                 lambda: F.matmul(zeros(2, 3), zeros(2, 3)),
                 ShapeError,
@@ -76,7 +76,7 @@ OPERATIONS = [
     Operation(
         "linear",
         F.linear,
-        lambda r: [
+        samples=lambda r: [
             S(r(3, 4), r(2, 4), r(2)),
             S(r(3, 4), r(2, 4)),
             S(r(3, 3), r(3, 3), r(3)),
@@ -84,10 +84,10 @@ OPERATIONS = [
             S(r(2, 3, 4), r(5, 4), r(5)),
             S(r(0, 4), r(2, 4), r(2)),
         ],
-        _layer,
-        lambda x, w, b=0.0: x @ w.T + b,
-        lambda t, x, w, b=None: t.nn.functional.linear(x, w, b),
-        (
+        drawn=_layer,
+        numpy=lambda x, w, b=0.0: x @ w.T + b,
+        torch=lambda t, x, w, b=None: t.nn.functional.linear(x, w, b),
+        mistakes=(
             Mistake(lambda: F.linear(zeros(2, 3), zeros(5, 4)), ShapeError, "expected (N, 4), got (2, 3)"),
             Mistake(
                 lambda: F.linear(zeros(8, 512, 7, 7), zeros(2, 25088)),

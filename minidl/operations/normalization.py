@@ -48,19 +48,19 @@ OPERATIONS = [
     Operation(
         "batch_norm",
         _batch_norm,
-        lambda r: [
+        samples=lambda r: [
             S(r(4, 3), r(3), r(3)),
             S(r(2, 2, 5), r(2), r(2)),
             S(r(2, 3, 3, 2), r(3), r(3)),
             S(r(3, 2, 2, 2), r(2), r(2), eps=0.1),
             S(r(4, 3)),
         ],
-        _normalised,
-        reference.batch_norm,
-        lambda t, x, w=None, b=None, **options: t.nn.functional.batch_norm(
+        drawn=_normalised,
+        numpy=reference.batch_norm,
+        torch=lambda t, x, w=None, b=None, **options: t.nn.functional.batch_norm(
             x, None, None, w, b, True, **options
         ),
-        (
+        mistakes=(
             Mistake(
                 lambda: _batch_norm(zeros(1, 3), zeros(3), zeros(3)),
                 ShapeError,
@@ -76,16 +76,16 @@ OPERATIONS = [
     Operation(
         "batch_norm_eval",
         _batch_norm_eval,
-        lambda r: [
+        samples=lambda r: [
             S(r(4, 3), r(3), r(3), [0.1, -0.2, 0.3], [1.0, 0.5, 2.0]),
             S(r(1, 2, 3, 3), r(2), r(2), [0.5, 0.0], [1.5, 0.25]),
         ],
-        _normalised_by_given,
-        reference.batch_norm,
-        lambda t, x, w, b, mean, var, **options: t.nn.functional.batch_norm(
+        drawn=_normalised_by_given,
+        numpy=reference.batch_norm,
+        torch=lambda t, x, w, b, mean, var, **options: t.nn.functional.batch_norm(
             x, t.tensor(mean, dtype=x.dtype), t.tensor(var, dtype=x.dtype), w, b, **options
         ),
-        (
+        mistakes=(
             Mistake(
                 lambda: F.batch_norm(zeros(4, 3), None, None),
                 ValueError,
@@ -96,18 +96,18 @@ OPERATIONS = [
     Operation(
         "local_response_norm",
         F.local_response_norm,
-        lambda r: [
+        samples=lambda r: [
             S(r(2, 5, 2, 2), 3),
             S(r(1, 4, 3), 2, alpha=0.5, beta=0.6, k=2.0),
             S(r(2, 3), 5, alpha=1.0),
             S(r(1, 1, 2, 2), 1),
         ],
-        _divided_by_neighbours,
-        reference.local_response_norm,
-        lambda t, x, size, **options: t.nn.functional.local_response_norm(
+        drawn=_divided_by_neighbours,
+        numpy=reference.local_response_norm,
+        torch=lambda t, x, size, **options: t.nn.functional.local_response_norm(
             x if x.ndim > 2 else x[..., None], size, **options
         ).reshape(x.shape),
-        (
+        mistakes=(
             Mistake(lambda: F.local_response_norm(zeros(3), 2), ShapeError, "expected (N, C, …), got (3,)"),
             Mistake(
                 lambda: F.local_response_norm(zeros(2, 3), 0),

@@ -76,26 +76,17 @@ def _unpool(x: Tensor, indices: np.ndarray, *args: Any, **options: Any) -> Tenso
 
 
 def _unpooled(r: Draw) -> S:
-    """What windows side by side found in a map; with gaps between them, its size has to be given."""
-    kernel, (n, c) = both(r.pair(1, 3)), (r.number(1, 2), r.number(1, 2))
+    """What max-pooling found in windows that do not overlap."""
+    kernel = r.number(1, 3), r.number(1, 3)
     stride = tuple(k + r.number(0, 1) for k in kernel)
-    places = r.number(1, 3), r.number(1, 3)
-    spans = [(o - 1) * s + k for o, s, k in zip(places, stride, kernel, strict=True)]
-    padding = tuple(r.number(0, min(k, n - 1) // 2) for k, n in zip(kernel, spans, strict=True))
-    rests = [r.number(0, s - 1) for s in stride]
-    size = tuple(n - 2 * p + rest for n, p, rest in zip(spans, padding, rests, strict=True))
-    options: dict[str, Any] = {"output_size": size} if any(rests) or r.flag() else {}
-    options |= {"stride": stride} if stride != kernel else {}
-    options |= {"padding": padding} if any(padding) else {}
-    indices = np.empty((n, c, *places), int)
-    for at in np.ndindex(indices.shape):
-        seen = [
-            range(max(i * s - p, 0), min(i * s - p + k, m))
-            for i, s, p, k, m in zip(at[2:], stride, padding, kernel, size, strict=True)
-        ]
-        row, column = (range_[r.integers(len(range_))] for range_ in seen)
-        indices[at] = row * size[1] + column
-    return S(r(*indices.shape), indices, kernel, **options)
+    padding = tuple(r.number(0, k // 2) for k in kernel)
+    options: dict[str, Any] = {"stride": stride, "padding": padding}
+    maps = r.apart(r.pick(1, 2, 0), r.number(1, 2), *r.picture(kernel, padding=padding))
+    y, indices = F.max_pool2d(Tensor(maps), kernel, **options, return_indices=True)
+    spans = zip(y.shape[2:], stride, padding, kernel, strict=True)
+    if maps.shape[2:] != tuple((o - 1) * s - 2 * p + k for o, s, p, k in spans):
+        options["output_size"] = maps.shape[2:]
+    return S(r(*y.shape), indices.numpy(), kernel, **options)
 
 
 TIE = (Kink(S(np.array([[[[1.0, 2.0], [2.0, 2.0]]]]), 2), ([[[[0, 1], [0, 0]]]],)),)  # the first of several
@@ -104,26 +95,26 @@ OPERATIONS = [
     Operation(
         "max_pool2d",
         F.max_pool2d,
-        lambda r: [*_pooled(r), S(r.apart(1, 1, 6, 6), 2, dilation=2, stride=1)],
-        _drawn_pool(dilation=(2, 1, (1, 2)), ceil_mode=(True, False)),
-        reference.max_pool2d,
-        torch_functional("max_pool2d"),
-        _pooling_mistakes(F.max_pool2d),
-        TIE,
+        samples=lambda r: [*_pooled(r), S(r.apart(1, 1, 6, 6), 2, dilation=2, stride=1)],
+        drawn=_drawn_pool(dilation=(2, 1, (1, 2)), ceil_mode=(True, False)),
+        numpy=reference.max_pool2d,
+        torch=torch_functional("max_pool2d"),
+        mistakes=_pooling_mistakes(F.max_pool2d),
+        kinks=TIE,
     ),
     Operation(
         "max_unpool2d",
         _unpool,
-        lambda r: [
+        samples=lambda r: [
             S(r(1, 2, 2, 2), np.array([[[[0, 3], [13, 10]], [[5, 2], [8, 15]]]]), 2),
             S(r(1, 1, 2, 2), np.array([[[[6, 3], [10, 18]]]]), 2, output_size=(5, 5)),
         ],
-        _unpooled,
-        reference.max_unpool2d,
-        lambda t, x, indices, *args, **options: t.nn.functional.max_unpool2d(
+        drawn=_unpooled,
+        numpy=reference.max_unpool2d,
+        torch=lambda t, x, indices, *args, **options: t.nn.functional.max_unpool2d(
             x, t.as_tensor(indices), *args, **options
         ),
-        (
+        mistakes=(
             Mistake(
                 lambda: _unpool(zeros(1, 1, 2, 2), np.zeros((1, 1, 2, 3), int), 2),
                 ShapeError,
@@ -141,15 +132,17 @@ OPERATIONS = [
     Operation(
         "avg_pool2d",
         F.avg_pool2d,
-        lambda r: [
+        samples=lambda r: [
             *_pooled(r),
             S(r(1, 1, 5, 5), 3, stride=2, padding=1, count_include_pad=False),
             S(r(1, 1, 4, 4), 2, divisor_override=3),
         ],
-        _drawn_pool(ceil_mode=(True, False), count_include_pad=(False, True), divisor_override=(3, 1, None)),
-        reference.avg_pool2d,
-        torch_functional("avg_pool2d"),
-        (
+        drawn=_drawn_pool(
+            ceil_mode=(True, False), count_include_pad=(False, True), divisor_override=(3, 1, None)
+        ),
+        numpy=reference.avg_pool2d,
+        torch=torch_functional("avg_pool2d"),
+        mistakes=(
             *_pooling_mistakes(F.avg_pool2d),
             Mistake(
                 lambda: F.avg_pool2d(zeros(1, 3, 4, 4), 2, divisor_override=0),
@@ -161,19 +154,19 @@ OPERATIONS = [
     Operation(
         "adaptive_avg_pool2d",
         F.adaptive_avg_pool2d,
-        lambda r: [
+        samples=lambda r: [
             S(r(1, 2, 5, 7), (2, 3)),
             S(r(2, 1, 4, 4), 1),
             S(r(1, 1, 3, 4), (None, 7)),
             S(r(1, 1, 2, 2), 2),
         ],
-        lambda r: S(
+        drawn=lambda r: S(
             r(r.pick(1, 2, 0), r.number(1, 2), r.number(1, 5), r.number(1, 5)),
             (r.pick(1, 2, 3, 7, None), r.pick(1, 2, 3, 7, None)) if r.flag() else r.number(1, 5),
         ),
-        reference.adaptive_avg_pool2d,
-        torch_functional("adaptive_avg_pool2d"),
-        (
+        numpy=reference.adaptive_avg_pool2d,
+        torch=torch_functional("adaptive_avg_pool2d"),
+        mistakes=(
             Mistake(
                 lambda: F.adaptive_avg_pool2d(zeros(3, 4, 4), 2),
                 ShapeError,
@@ -189,20 +182,20 @@ OPERATIONS = [
     Operation(
         "global_avg_pool2d",
         F.global_avg_pool2d,
-        lambda r: [S(r(2, 3, 4, 5)), S(r(1, 1, 1, 1))],
-        lambda r: S(r(r.pick(1, 2, 0), r.number(1, 2), *r.full_shape(2, 2))),
-        lambda x: x.mean((2, 3), keepdims=True),
-        lambda t, x: x.mean((2, 3), keepdim=True),
-        _global_mistakes(F.global_avg_pool2d),
+        samples=lambda r: [S(r(2, 3, 4, 5)), S(r(1, 1, 1, 1))],
+        drawn=lambda r: S(r(r.pick(1, 2, 0), r.number(1, 2), *r.full_shape(2, 2))),
+        numpy=lambda x: x.mean((2, 3), keepdims=True),
+        torch=lambda t, x: x.mean((2, 3), keepdim=True),
+        mistakes=_global_mistakes(F.global_avg_pool2d),
     ),
     Operation(
         "global_max_pool2d",
         F.global_max_pool2d,
-        lambda r: [S(r.apart(2, 3, 4, 5)), S(r(1, 1, 1, 1))],
-        lambda r: S(r.apart(r.pick(1, 2, 0), r.number(1, 2), *r.full_shape(2, 2))),
-        lambda x: x.max((2, 3), keepdims=True),
-        lambda t, x: t.nn.functional.adaptive_max_pool2d(x, 1),
-        _global_mistakes(F.global_max_pool2d),
-        (Kink(S(np.array([[[[1.0, 2.0], [2.0, 2.0]]]])), ([[[[0, 1], [0, 0]]]],)),),
+        samples=lambda r: [S(r.apart(2, 3, 4, 5)), S(r(1, 1, 1, 1))],
+        drawn=lambda r: S(r.apart(r.pick(1, 2, 0), r.number(1, 2), *r.full_shape(2, 2))),
+        numpy=lambda x: x.max((2, 3), keepdims=True),
+        torch=lambda t, x: t.nn.functional.adaptive_max_pool2d(x, 1),
+        mistakes=_global_mistakes(F.global_max_pool2d),
+        kinks=(Kink(S(np.array([[[[1.0, 2.0], [2.0, 2.0]]]])), ([[[[0, 1], [0, 0]]]],)),),
     ),
 ]

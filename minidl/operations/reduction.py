@@ -64,12 +64,12 @@ def _extremum(name: str, torch: str, tie: list[int], share: list[float]) -> Oper
     return Operation(
         name,
         getattr(F, name),
-        _reduced("apart"),
-        _drawn_reduced("apart"),
-        getattr(np, name),
-        _torch_reduction(torch),
-        bad_axis(name),
-        (Kink(S(np.array(tie, float)), (share,)),),
+        samples=_reduced("apart"),
+        drawn=_drawn_reduced("apart"),
+        numpy=getattr(np, name),
+        torch=_torch_reduction(torch),
+        mistakes=bad_axis(name),
+        kinks=(Kink(S(np.array(tie, float)), (share,)),),
     )
 
 
@@ -77,59 +77,59 @@ OPERATIONS = [
     Operation(
         "sum",
         F.sum,
-        lambda r: [*_reduced()(r), S(r(0, 3)), S(r(0, 3), axis=0)],
-        _drawn_reduced(sides=(2, 1, 3, 0)),
-        np.sum,
-        _torch_reduction("sum"),
-        bad_axis("sum"),
+        samples=lambda r: [*_reduced()(r), S(r(0, 3)), S(r(0, 3), axis=0)],
+        drawn=_drawn_reduced(sides=(2, 1, 3, 0)),
+        numpy=np.sum,
+        torch=_torch_reduction("sum"),
+        mistakes=bad_axis("sum"),
     ),
     Operation(
         "mean",
         F.mean,
-        _reduced(),
-        _drawn_reduced(),
-        np.mean,
-        _torch_reduction("mean"),
-        bad_axis("mean"),
+        samples=_reduced(),
+        drawn=_drawn_reduced(),
+        numpy=np.mean,
+        torch=_torch_reduction("mean"),
+        mistakes=bad_axis("mean"),
     ),
     Operation(
         "var",
         F.var,
-        lambda r: [
+        samples=lambda r: [
             S(r(3, 4)),
             S(r(3, 4), axis=0),
             S(r(2, 3, 4), axis=(0, 2), keepdims=True, correction=0),
             S(r(4), correction=0),
             S(r(2, 1), axis=-1, correction=0),
         ],
-        _drawn_reduced(least=1, sides=(2, 3), correction=(0, 1)),
-        lambda x, axis=None, keepdims=False, correction=1: np.var(
+        drawn=_drawn_reduced(least=1, sides=(2, 3), correction=(0, 1)),
+        numpy=lambda x, axis=None, keepdims=False, correction=1: np.var(
             x, axis, keepdims=keepdims, ddof=correction
         ),
-        _torch_reduction("var"),
-        bad_axis("var"),
+        torch=_torch_reduction("var"),
+        mistakes=bad_axis("var"),
     ),
     _extremum("max", "amax", tie=[3, 1, 3, 2], share=[0.5, 0, 0.5, 0]),
     _extremum("min", "amin", tie=[1, 3, 1, 1], share=[1 / 3, 0, 1 / 3, 1 / 3]),
     Operation(
         "logsumexp",
         F.logsumexp,
-        lambda r: [*_reduced()(r), S(1e4 * r(4))],
-        _drawn_reduced(),
-        lambda x, axis=None, keepdims=False: (
+        samples=lambda r: [*_reduced()(r), S(1e4 * r(4))],
+        drawn=_drawn_reduced(),
+        numpy=lambda x, axis=None, keepdims=False: (
             np.log(np.exp(x - x.max()).sum(axis=axis, keepdims=keepdims)) + x.max()
         ),
-        _torch_reduction("logsumexp"),
-        bad_axis("logsumexp"),
+        torch=_torch_reduction("logsumexp"),
+        mistakes=bad_axis("logsumexp"),
     ),
     Operation(
         "argmax",
         F.argmax,
-        lambda r: [S(r(3, 4)), S(r(3, 4), axis=0), S(r(5), axis=-1)],
-        _drawn_along_one,
-        np.argmax,
-        lambda t, x, axis=None: x.argmax(axis),
-        bad_axis("argmax"),
+        samples=lambda r: [S(r(3, 4)), S(r(3, 4), axis=0), S(r(5), axis=-1)],
+        drawn=_drawn_along_one,
+        numpy=np.argmax,
+        torch=lambda t, x, axis=None: x.argmax(axis),
+        mistakes=bad_axis("argmax"),
         differentiable=False,
     ),
 ]

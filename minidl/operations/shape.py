@@ -149,7 +149,7 @@ OPERATIONS = [
     Operation(
         "reshape",
         F.reshape,
-        lambda r: [
+        samples=lambda r: [
             S(r(3, 4), (2, 6)),
             S(r(3, 4), -1),
             S(r(2, 6), 3, 4),
@@ -157,10 +157,10 @@ OPERATIONS = [
             S(r(1), ()),
             S(r(0, 3), 3, 0),
         ],
-        _reshaped,
-        lambda x, *shape: x.reshape(*shape),
-        lambda t, x, *shape: x.reshape(*shape),
-        (
+        drawn=_reshaped,
+        numpy=lambda x, *shape: x.reshape(*shape),
+        torch=lambda t, x, *shape: x.reshape(*shape),
+        mistakes=(
             Mistake(
                 lambda: F.reshape(zeros(2, 3), 4, 2),
                 ShapeError,
@@ -171,7 +171,7 @@ OPERATIONS = [
     Operation(
         "flatten",
         F.flatten,
-        lambda r: [
+        samples=lambda r: [
             S(r(2, 3, 4)),
             S(r(2, 3, 4), 1),
             S(r(2, 3, 4), 0, 1),
@@ -179,10 +179,10 @@ OPERATIONS = [
             S(r(0, 2), 0),
             S(r()),
         ],
-        _flattened,
-        _np_flatten,
-        lambda t, x, *args, **options: t.flatten(x, *args, **options),
-        (
+        drawn=_flattened,
+        numpy=_np_flatten,
+        torch=lambda t, x, *args, **options: t.flatten(x, *args, **options),
+        mistakes=(
             Mistake(
                 lambda: F.flatten(zeros(2, 3), 2),
                 IndexError,
@@ -198,11 +198,16 @@ OPERATIONS = [
     Operation(
         "permute",
         F.permute,
-        lambda r: [S(r(2, 3, 4), 2, 0, 1), S(r(2, 3), (1, 0)), S(r(2, 3, 4), -1, 0, 1), S(r(0, 2), 1, 0)],
-        _permuted,
-        lambda x, *axes: x.transpose(*axes),
-        lambda t, x, *axes: x.permute(*axes),
-        (
+        samples=lambda r: [
+            S(r(2, 3, 4), 2, 0, 1),
+            S(r(2, 3), (1, 0)),
+            S(r(2, 3, 4), -1, 0, 1),
+            S(r(0, 2), 1, 0),
+        ],
+        drawn=_permuted,
+        numpy=lambda x, *axes: x.transpose(*axes),
+        torch=lambda t, x, *axes: x.permute(*axes),
+        mistakes=(
             Mistake(
                 lambda: F.permute(zeros(2, 3), 0, 0),
                 ShapeError,
@@ -213,11 +218,11 @@ OPERATIONS = [
     Operation(
         "transpose",
         F.transpose,
-        lambda r: [S(r(2, 3)), S(r(2, 3, 4)), S(r(2, 3, 4), 0, 1), S(r(2, 3, 4), -1, 0)],
-        _transposed,
-        lambda x, a=-2, b=-1: np.swapaxes(x, a, b),
-        lambda t, x, a=-2, b=-1: x.transpose(a, b),
-        (
+        samples=lambda r: [S(r(2, 3)), S(r(2, 3, 4)), S(r(2, 3, 4), 0, 1), S(r(2, 3, 4), -1, 0)],
+        drawn=_transposed,
+        numpy=lambda x, a=-2, b=-1: np.swapaxes(x, a, b),
+        torch=lambda t, x, a=-2, b=-1: x.transpose(a, b),
+        mistakes=(
             Mistake(
                 lambda: F.transpose(zeros(2, 3), 0, 2),
                 IndexError,
@@ -228,11 +233,17 @@ OPERATIONS = [
     Operation(
         "broadcast_to",
         F.broadcast_to,
-        lambda r: [S(r(3), 2, 3), S(r(3, 1), (3, 4)), S(r(), 2, 2), S(r(1, 3), (0, 3)), S(r(2, 3), 2, 3)],
-        _repeated,
-        lambda x, *shape: np.broadcast_to(x, shape[0] if isinstance(shape[0], tuple) else shape),
-        lambda t, x, *shape: x.broadcast_to(shape[0] if isinstance(shape[0], tuple) else shape),
-        (
+        samples=lambda r: [
+            S(r(3), 2, 3),
+            S(r(3, 1), (3, 4)),
+            S(r(), 2, 2),
+            S(r(1, 3), (0, 3)),
+            S(r(2, 3), 2, 3),
+        ],
+        drawn=_repeated,
+        numpy=lambda x, *shape: np.broadcast_to(x, shape[0] if isinstance(shape[0], tuple) else shape),
+        torch=lambda t, x, *shape: x.broadcast_to(shape[0] if isinstance(shape[0], tuple) else shape),
+        mistakes=(
             Mistake(
                 lambda: F.broadcast_to(zeros(2, 3), 2, 4), ShapeError, "cannot broadcast (2, 3) to (2, 4)"
             ),
@@ -241,7 +252,7 @@ OPERATIONS = [
     Operation(
         "getitem",
         F.getitem,
-        lambda r: [
+        samples=lambda r: [
             S(r(3, 4), index)
             for index in (
                 0,
@@ -262,10 +273,10 @@ OPERATIONS = [
                 [2, 1],
             )
         ],
-        _indexed,
-        lambda x, index: x[index],
-        _torch_getitem,
-        (
+        drawn=_indexed,
+        numpy=lambda x, index: x[index],
+        torch=_torch_getitem,
+        mistakes=(
             Mistake(
                 lambda: zeros(2, 3)[4],
                 IndexError,
@@ -278,17 +289,17 @@ OPERATIONS = [
     Operation(
         "concatenate",
         F.concatenate,
-        lambda r: [
+        samples=lambda r: [
             S([r(2, 3), r(1, 3)]),
             S([r(2, 3), r(2, 1), r(2, 2)], axis=1),
             S([r(2, 3), r(2, 3)], axis=-1),
             S([r(3)]),
             S([r(0, 3), r(2, 3)]),
         ],
-        _joined,
-        np.concatenate,
-        lambda t, xs, axis=0: t.cat(xs, axis),
-        (
+        drawn=_joined,
+        numpy=np.concatenate,
+        torch=lambda t, xs, axis=0: t.cat(xs, axis),
+        mistakes=(
             Mistake(
                 lambda: F.concatenate([zeros(2, 3), zeros(2, 4)]),
                 ShapeError,
@@ -299,16 +310,16 @@ OPERATIONS = [
     Operation(
         "stack",
         F.stack,
-        lambda r: [
+        samples=lambda r: [
             S([r(2, 3), r(2, 3)]),
             S([r(3), r(3), r(3)], axis=1),
             S([r(), r()]),
             S([r(2), r(2)], axis=-1),
         ],
-        _stacked,
-        np.stack,
-        lambda t, xs, axis=0: t.stack(xs, axis),
-        (
+        drawn=_stacked,
+        numpy=np.stack,
+        torch=lambda t, xs, axis=0: t.stack(xs, axis),
+        mistakes=(
             Mistake(
                 lambda: F.stack([zeros(2), zeros(3)]),
                 ShapeError,
@@ -319,16 +330,16 @@ OPERATIONS = [
     Operation(
         "pad",
         F.pad,
-        lambda r: [
+        samples=lambda r: [
             S(r(2, 3), [(1, 2), (0, 1)]),
             S(r(3), [(2, 0)], value=1.5),
             S(r(2, 2), [(0, 0), (0, 0)]),
             S(r(0, 2), [(1, 0), (1, 1)]),
         ],
-        _bordered,
-        lambda x, widths, value=0.0: np.pad(x, widths, constant_values=value),
-        _torch_pad,
-        (
+        drawn=_bordered,
+        numpy=lambda x, widths, value=0.0: np.pad(x, widths, constant_values=value),
+        torch=_torch_pad,
+        mistakes=(
             Mistake(
                 lambda: F.pad(zeros(2, 3), [(1, 1)]),
                 ShapeError,
@@ -339,11 +350,17 @@ OPERATIONS = [
     Operation(
         "squeeze",
         F.squeeze,
-        lambda r: [S(r(1, 3, 1)), S(r(1, 3, 1), 0), S(r(1, 3), 1), S(r(1, 3, 1), axis=-1), S(r(1, 1))],
-        _squeezed,
-        lambda x, axis=None: np.squeeze(x, axis) if axis is None or x.shape[axis] == 1 else x,
-        lambda t, x, axis=None: t.squeeze(x) if axis is None else t.squeeze(x, axis),
-        (
+        samples=lambda r: [
+            S(r(1, 3, 1)),
+            S(r(1, 3, 1), 0),
+            S(r(1, 3), 1),
+            S(r(1, 3, 1), axis=-1),
+            S(r(1, 1)),
+        ],
+        drawn=_squeezed,
+        numpy=lambda x, axis=None: np.squeeze(x, axis) if axis is None or x.shape[axis] == 1 else x,
+        torch=lambda t, x, axis=None: t.squeeze(x) if axis is None else t.squeeze(x, axis),
+        mistakes=(
             Mistake(
                 lambda: F.squeeze(zeros(2, 1), 2),
                 IndexError,
@@ -354,11 +371,11 @@ OPERATIONS = [
     Operation(
         "unsqueeze",
         F.unsqueeze,
-        lambda r: [S(r(3), 0), S(r(3), 1), S(r(3), -1), S(r(2, 3), 1), S(r(), 0)],
-        _unsqueezed,
-        np.expand_dims,
-        lambda t, x, axis: x.unsqueeze(axis),
-        (
+        samples=lambda r: [S(r(3), 0), S(r(3), 1), S(r(3), -1), S(r(2, 3), 1), S(r(), 0)],
+        drawn=_unsqueezed,
+        numpy=np.expand_dims,
+        torch=lambda t, x, axis: x.unsqueeze(axis),
+        mistakes=(
             Mistake(
                 lambda: F.unsqueeze(zeros(2, 3), 3),
                 IndexError,

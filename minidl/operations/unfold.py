@@ -35,15 +35,15 @@ OPERATIONS = [
     Operation(
         "unfold",
         F.unfold,
-        lambda r: [
+        samples=lambda r: [
             S(r(2, 2, 4, 5), 3),
             S(r(1, 2, 4, 4), (2, 3), padding=1),
             S(r(1, 1, 5, 6), 2, dilation=2, stride=2),
         ],
-        _unfolded,
-        reference.unfold,
-        torch_functional("unfold"),
-        (
+        drawn=_unfolded,
+        numpy=reference.unfold,
+        torch=torch_functional("unfold"),
+        mistakes=(
             Mistake(
                 lambda: F.unfold(zeros(3, 4, 4), 2),
                 ShapeError,
@@ -60,15 +60,15 @@ OPERATIONS = [
     Operation(
         "fold",
         F.fold,
-        lambda r: [
+        samples=lambda r: [
             S(r(2, 18, 6), (4, 5), 3),
             S(r(1, 12, 20), 4, (2, 3), padding=1),
             S(r(1, 4, 4), (5, 6), 2, dilation=2, stride=2),
         ],
-        _folded,
-        reference.fold,
-        torch_functional("fold"),
-        (
+        drawn=_folded,
+        numpy=reference.fold,
+        torch=torch_functional("fold"),
+        mistakes=(
             Mistake(
                 lambda: F.fold(zeros(1, 9, 5), 4, 3),
                 ShapeError,
