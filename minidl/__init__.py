@@ -5,6 +5,7 @@ from minidl.anomaly import detect_anomaly
 from minidl.autograd import Function, grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.backend import seed
 from minidl.backend.threads import get_num_threads, set_num_threads
+from minidl.draw import draw
 from minidl.errors import MinidlError
 from minidl.explain import explain
 from minidl.functional.convolution import conv_algorithm
@@ -19,6 +20,7 @@ __all__ = [
     "Tensor",
     "conv_algorithm",
     "detect_anomaly",
+    "draw",
     "explain",
     "functional",
     "get_num_threads",

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from html import escape
 
 from minidl.autograd import Function
-from minidl.formulas import calculate, formula_of, rewrite
-from minidl.nn.module import Module
-from minidl.tensor import Tensor
-from minidl.trace import (
+from minidl.graph.formulas import calculate, formula_of, rewrite
+from minidl.graph.trace import (
     TINY,
     Gradients,
     Trace,
@@ -22,6 +20,8 @@ from minidl.trace import (
     numbers,
     trace,
 )
+from minidl.nn.module import Module
+from minidl.tensor import Tensor
 
 COLUMN = 60  # where in the text the line of code begins
 LONGEST = 60  # a line of code is cut after so many characters
@@ -183,7 +183,7 @@ class _Writer:
         if formula.value:
             value, where = rewrite(formula.value, names, self.loss)
         else:
-            inputs = [self.graph.operand(function, i)[0] or "…" for i in range(len(function.edges))]
+            inputs = [self.graph.operand(function, i)[0] for i in range(len(function.edges))]
             value, where = f"{self.graph.names[function]} = {function.name}({', '.join(inputs)})", ""
         result = self.graph.values.get(function)
         if result is not None and result.size <= TINY:

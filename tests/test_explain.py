@@ -12,7 +12,7 @@ import minidl as dl
 from minidl import Function, Tensor, nn
 from minidl import functional as F
 from minidl.errors import GradientError
-from minidl.formulas import calculate, formula_of, rewrite
+from minidl.graph.formulas import calculate, formula_of, rewrite
 
 
 def leaf(data):
@@ -69,7 +69,7 @@ loss = Σ y = 21                                             Sum, test_explain.p
     ∂loss/∂loss = 1
     ∂loss/∂y = ∂loss/∂loss, copied to every element that was added = [[1, 1], [1, 1], [1, 1]]
 
-y = x + bias   (3, 2)                                       Add, test_explain.py:1: y = x + bias
+y = constant + bias = [[1.5, 1.5], [3.5, 3.5], [5.5, 5.5]]  Add, test_explain.py:1: y = x + bias
     ∂loss/∂y = [[1, 1], [1, 1], [1, 1]]
     ∂loss/∂bias = ∂loss/∂y = [3, 3], summed over axis 0, which was broadcast
 
@@ -98,12 +98,12 @@ loss = b − #2 = −8085                                       Subtract, test_e
     where x is a
     kept for backward: 4 B
 
-b = a · 2                                                   Multiply, test_explain.py:1: b = a * 2.0
+b = a · 2 = 18                                              Multiply, test_explain.py:1: b = a * 2.0
     ∂loss/∂b = 1
     ∂loss/∂a += ∂loss/∂b · 2 = 1 · 2 = 2
     kept for backward: 4 B
 
-a = x · x                                                   Multiply, test_explain.py:1: a = x * x
+a = x · x = 9                                               Multiply, test_explain.py:1: a = x * x
     ∂loss/∂a = (−8103) + 2 = −8101, where 2 paths meet
     ∂loss/∂x += ∂loss/∂a · x = −8101 · 3 = −2.43e+04
     ∂loss/∂x += ∂loss/∂a · x = −8101 · 3 = −2.43e+04
@@ -128,7 +128,7 @@ def test_parameters_have_the_names_of_the_model():
     text = text_of(dl.explain(loss_of(net)))
     assert "#6 = #7 with another shape   (3, 8)" in text
     assert "Conv2d in conv, test_explain.py:1" in text
-    assert "∂L/∂conv.weight = x ⊛ ∂L/∂#7   (2, 1, 3, 3), norm " in text
+    assert "∂L/∂conv.weight = constant ⊛ ∂L/∂#7   (2, 1, 3, 3), norm " in text
     assert "∂L/∂classifier.weight = (∂L/∂#5)ᵀ #6   (2, 8), norm " in text
     assert "    ∂L/∂classifier.bias = [" in text
 

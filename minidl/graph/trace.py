@@ -15,13 +15,13 @@ from typing import Any
 from minidl.autograd import Function, _first_gradient, set_grad_enabled, topological_order, walk
 from minidl.backend import Array, array_module
 from minidl.errors import GradientError
-from minidl.formulas import formula_of
+from minidl.graph.formulas import formula_of
 from minidl.nn.module import Module, ModuleCall
 from minidl.nn.parameter import Parameter
 from minidl.tensor import Tensor
 
 TINY = 6  # arrays of so many elements are shown by their numbers, larger ones by shape and norm
-_here = os.path.dirname(__file__) + os.sep
+_here = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 @dataclass
@@ -57,14 +57,16 @@ class Trace:
         return next((t for name, t, *_ in _kept(function) if function._inputs.get(name) == i), None)
 
     def operand(self, function: Function, i: int) -> tuple[str, Array | None]:
-        """Input i by its name, or else its number, and its value, as far as they are known ("" and None)."""
+        """Input i by its name, or else its number or "constant", and its value if it is known."""
         node = function.edges[i]
         if node is not None:
             return self.names[node], self.values.get(node)
         tensor = self.constant(function, i)
         if tensor is None:
-            return "", None
-        return self.names.get(tensor, number(tensor.item()) if tensor.numel() == 1 else ""), tensor.data
+            return "constant", None
+        return self.names.get(
+            tensor, number(tensor.item()) if tensor.numel() == 1 else "constant"
+        ), tensor.data
 
     def letters(self, function: Function) -> tuple[dict[str, str], dict[str, Array]]:
         """The letters of the function's formula: what they are called here, and their values."""
@@ -91,16 +93,21 @@ def trace(output: Tensor, model: Module | None = None) -> Trace:
     variables = {**frame.f_globals, **frame.f_locals}
     paths, parameters = _named_modules(functions, model, variables)
     names: dict[Any, str] = dict(parameters)
+    values: dict[Any, Array] = {leaf: leaf.data for leaf in leaves}
     present = set(functions)
     for name, value in variables.items():
         if isinstance(value, Tensor) and name[0] != "_" and (value.is_leaf or value.grad_fn in present):
             names.setdefault(value.node, name)
+            values[value.node] = value.data
     names.setdefault(output.node, "L")
     for i, function in enumerate(functions, start=1):
         names.setdefault(function, f"#{i}")
     unnamed = (leaf for leaf in leaves if leaf not in names)
     names.update({leaf: f"leaf{i}" for i, leaf in enumerate(unnamed, start=1)})
-    return Trace(output, functions, leaves, names, _values(output, functions, leaves), paths)
+    for function in functions:
+        for node, array in _known(function):
+            values.setdefault(node, array)
+    return Trace(output, functions, leaves, names, {**values, output.node: output.data}, paths)
 
 
 def _frame_of_user() -> FrameType:
@@ -155,17 +162,13 @@ def _kept(function: Function) -> Iterator[Any]:
     return ((name, *entry) for name, entry in saved if entry is not None)
 
 
-def _values(output: Tensor, functions: list[Function], leaves: list[Tensor]) -> dict[Any, Array]:
-    """Arrays of nodes: an operation saved its own output, or the next operation saved it as its input."""
-    values: dict[Any, Array] = {leaf: leaf.data for leaf in leaves}
-    for function in functions:
-        for name, _, array, _ in _kept(function):
-            node = function if name == "output" else None
-            if name in function._inputs:
-                node = function.edges[function._inputs[name]]
-            if node is not None:
-                values.setdefault(node, array)
-    return {**values, output.node: output.data}
+def _known(function: Function) -> Iterator[tuple[Any, Array]]:
+    """(node, array) that the function saved: its own output, or inputs that other functions computed."""
+    for name, _, array, _ in _kept(function):
+        if name == "output":
+            yield function, array
+        elif name in function._inputs and (edge := function.edges[function._inputs[name]]) is not None:
+            yield edge, array
 
 
 # Gradients

@@ -1,0 +1,1 @@
+"""Looking at a recorded graph: what `minidl.explain` writes down and `minidl.draw` draws."""
