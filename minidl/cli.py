@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import io
-import math
 import os
 import shlex
 import sys
@@ -17,7 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minidl import __version__
+from minidl import __version__, option_types
+from minidl.check_operations import check_operations, check_own
 from minidl.data import Compose, DataLoader, ImageFolder
 from minidl.data.pictures import open_picture
 from minidl.errors import CheckpointError, DataError, MinidlError
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
-        arguments.command(arguments)
+        status = arguments.command(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         return _complain(interrupt, 130)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"{place}{error.strerror or error}", 1)
     except MemoryError:
         return _complain("out of memory: try a smaller --batch-size", 1)
-    return 0
+    return status or 0
 
 
 def _complain(problem: Any, status: int) -> int:
@@ -169,6 +169,21 @@ def _summary(arguments: argparse.Namespace) -> None:
 
 def _download(arguments: argparse.Namespace) -> None:
     print(download_vgg16(arguments.name))
+
+
+def _gradcheck(arguments: argparse.Namespace) -> int:
+    if bool(arguments.names) == arguments.all:
+        arguments.usage_error("say either --all or what to check: operations, or path/to/file.py:NAME")
+    right, own = True, [name for name in arguments.names if ".py" in name]
+    operations = [name for name in arguments.names if name not in own]
+    for name in own:
+        result = check_own(name, arguments.shape or [], arguments.positive, arguments.order)
+        print(f"{name}: {result}")
+        right &= bool(result)
+    for row in check_operations(operations) if operations or arguments.all else []:
+        print(row.line(arguments.markdown), flush=True)
+        right &= bool(row)
+    return 0 if right else 1
 
 
 # What several commands need
@@ -276,8 +291,10 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("demo", help="watch a VGG learn cats from dogs, on drawings: two minutes")
     command.set_defaults(command=_demo)
-    command.add_argument("--seeds", type=_count, default=1, metavar="N", help="how often to repeat it (1)")
-    command.add_argument("--seed", type=_seed, default=0, help="the first seed (0)")
+    command.add_argument(
+        "--seeds", type=option_types.count, default=1, metavar="N", help="how often to repeat it (1)"
+    )
+    command.add_argument("--seed", type=option_types.seed, default=0, help="the first seed (0)")
     command.add_argument("--out", metavar="RUN", help="folder for the results (a new one in runs/)")
 
     command = commands.add_parser("finetune", help="teach VGG16 the classes of a folder of pictures")
@@ -292,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("train", help="train a small VGG from scratch")
     _add_run(command, _train)
-    command.add_argument("--size", type=_count, metavar="PIXELS", help="side of the input (64)")
+    command.add_argument("--size", type=option_types.count, metavar="PIXELS", help="side of the input (64)")
     command.add_argument("--no-flip", dest="flip", action="store_false", help="do not flip training pictures")
 
     command = commands.add_parser("evaluate", help="measure a model on a folder of pictures")
@@ -309,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("folder", metavar="DIR", help="test pictures with numbers for names")
     command.add_argument("--out", default="submission.csv", metavar="FILE")
     command.add_argument(
-        "--clip", type=_bound, metavar="P", help="bound of P and 1 − P (the validation error)"
+        "--clip", type=option_types.bound, metavar="P", help="bound of P and 1 − P (the validation error)"
     )
     _add_on_error(command, default="raise")
 
@@ -320,6 +337,15 @@ def _parser() -> argparse.ArgumentParser:
         help="a checkpoint, the folder of a run, a VGG16 file, or the word vgg16",
     )
     command.set_defaults(command=_summary)
+
+    command = commands.add_parser("gradcheck", help="compare gradients with difference quotients")
+    command.set_defaults(command=_gradcheck, usage_error=command.error)
+    command.add_argument("names", metavar="NAME", nargs="*", help="an operation, or path/to/file.py:NAME")
+    command.add_argument("--all", action="store_true", help="every operation of minidl")
+    command.add_argument("--shape", type=option_types.shape, action="append", help="of each input, as 3x4")
+    command.add_argument("--positive", action="store_true", help="inputs above 0, as for a logarithm")
+    command.add_argument("--order", type=int, choices=[1, 2], default=2, help="of the derivative (2: both)")
+    command.add_argument("--markdown", action="store_true", help="the table in Markdown")
 
     command = commands.add_parser("download", help="fetch published weights into MINIDL_HOME")
     command.add_argument("name", choices=list(PUBLISHED))
@@ -334,15 +360,18 @@ def _add_run(command: argparse.ArgumentParser, run: Any) -> None:
     command.add_argument(
         "folder", metavar="DIR", nargs="?", help="has train/ and valid/, or a folder per class"
     )
-    command.add_argument("--epochs", type=_count)
-    command.add_argument("--lr", type=_positive, help="learning rate")
-    command.add_argument("--batch-size", type=_count)
+    command.add_argument("--epochs", type=option_types.count)
+    command.add_argument("--lr", type=option_types.positive, help="learning rate")
+    command.add_argument("--batch-size", type=option_types.count)
     command.add_argument("--optimizer", choices=list(OPTIMIZERS))
-    command.add_argument("--sample", type=_count, metavar="N", help="use so many pictures only")
+    command.add_argument("--sample", type=option_types.count, metavar="N", help="use so many pictures only")
     command.add_argument(
-        "--valid", type=_share, metavar="SHARE", help="share held out where there is no valid/ (0.2)"
+        "--valid",
+        type=option_types.share,
+        metavar="SHARE",
+        help="share held out where there is no valid/ (0.2)",
     )
-    command.add_argument("--seed", type=_seed)
+    command.add_argument("--seed", type=option_types.seed)
     command.add_argument("--out", metavar="RUN", help="folder for the results (a new one in runs/)")
     command.add_argument(
         "--resume", metavar="RUN", default=None, help="continue an interrupted run, with its options"
@@ -366,25 +395,3 @@ def _add_device(command: argparse.ArgumentParser, **default: Any) -> None:
 def _add_on_error(command: argparse.ArgumentParser, **default: Any) -> None:
     choices = ["raise", "skip"]
     command.add_argument("--on-error", choices=choices, help="refuse or skip unreadable pictures", **default)
-
-
-def _number(kind: Any, low: float, high: float, expected: str) -> Any:
-    """A type for argparse: a number between the bounds, both excluded."""
-
-    def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low < value < high:
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-        return value
-
-    return convert
-
-
-_count = _number(int, 0, math.inf, "a whole number above 0")
-_seed = _number(int, -1, math.inf, "a whole number, 0 or above")
-_positive = _number(float, 0, math.inf, "a number above 0")
-_share = _number(float, 0, 1, "a number between 0 and 1")
-_bound = _number(float, 0, 0.5, "a number between 0 and 0.5")

@@ -34,7 +34,7 @@ from minidl.backend import Array, array_module, to_device
 from minidl.diagnosis.causes import find_cause
 from minidl.diagnosis.evidence import Evidence
 from minidl.diagnosis.findings import KINK_TOL, GradcheckResult, InputCheck
-from minidl.diagnosis.trust import fingerprints, trust_forward, trusted_gradients
+from minidl.diagnosis.trust import fingerprints, refuse_float32, trust_forward, trusted_gradients
 from minidl.errors import GradientError
 from minidl.functional.shape import concatenate
 from minidl.tensor import Tensor
@@ -177,18 +177,16 @@ class _Check:
                 check.cause = find_cause(Evidence(self, check, gradients))
 
     def check_second(self) -> None:
-        """Check the gradient of the first gradients, seen as a function."""
-        f, v, leaves = self.f, Tensor(self.v), list(self.leaves.values())
+        """Check the gradient of the first gradients, seen as a function of the inputs and of dy = v."""
+        f, leaves, v = self.f, list(self.leaves.values()), Tensor(self.v, requires_grad=True)
 
         def first_gradients() -> Tensor:
-            y = (f() * v).sum()
-            if not y.requires_grad:
-                return y
-            found = grad(y, leaves, create_graph=True, allow_unused=True)
+            found = grad((f() * v).sum(), leaves, create_graph=True, allow_unused=True)
             found = [x * 0.0 if dx is None else dx for x, dx in zip(leaves, found, strict=True)]
             return concatenate([dx.reshape(-1) for dx in found])
 
         self.f, self.order, self.kinky = first_gradients, 2, False
+        self.leaves = {**self.leaves, "dy": v}
         self.check()
 
     def compare(self, name: str, x: Tensor, gradient: np.ndarray) -> InputCheck:
@@ -205,7 +203,10 @@ class _Check:
         errors = relative_error(a, n, floor)
 
         check = InputCheck(name, self.order, tried=tried, finer=tried if self.kinky else 0)
-        for i in map(int, np.flatnonzero(errors > (KINK_TOL if self.kinky else self.result.tol))):
+        missed = np.flatnonzero(errors > (KINK_TOL if self.kinky else self.result.tol))
+        if len(missed):
+            refuse_float32(self, name)
+        for i in map(int, missed):
             u, h = self.direction(x, i, full)
             place, right, n[i] = self.look_closer(x, to_device(u, x.device), h, a[i], n[i], floor[i])
             errors[i] = relative_error(a[i], n[i], floor[i])

@@ -69,7 +69,6 @@ def put(d, length):
 SAME_ALONG = "the same all along axis 1: is a sum or mean over that axis forgotten, or taken over another?"
 WRONG_WAY = "it runs the wrong way along axis 0: is a kernel to be turned over, or a running sum?"
 COUNTED_TWICE = "it is 2 times the right one: is a term counted twice, or a half forgotten?"
-FLOAT32 = "f rounds to float32 on the way: is there an array made without dtype=x.dtype, or an astype?"
 
 # what was done, forward, backward, the inputs, the cause named for each input whose gradient is wrong
 BUGS = [
@@ -356,7 +355,6 @@ BUGS = [
         ],
     ),
     # f itself
-    ("float32", lambda x: np.sin(x).astype("f").astype("d"), lambda d, y, x: d * np.cos(x), [X], [FLOAT32]),
     (
         "rounded",
         np.round,
@@ -394,7 +392,7 @@ def test_the_cause_is_named(forward, backward, inputs, expected):
     assert all(f"likely cause: {cause}" in str(result) for cause in expected)
 
 
-@pytest.mark.parametrize("shape", [(1,), (2,), (3,), (1, 1), (2, 2), (3, 3), (3, 4), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (1, 1), (2, 2), (3, 3), (3, 4), (2, 3, 4)], ids=str)
 @pytest.mark.parametrize(
     "forward", [np.sin, np.exp, np.cumsum, np.tanh, lambda x: 2 * x, lambda x: np.sin(x).sum()]
 )
@@ -470,7 +468,7 @@ class Cubes(Function):
             "backward: save the input instead, and compute it in backward",
         ),
         (
-            lambda x: Cubes(lambda dy, x: Tensor(3.0 * dy.data * x.data**2))(x),
+            lambda x: Cubes(lambda dy, x: dy * Tensor(3.0 * x.data**2))(x),
             "to the graph backward does not depend on input 0: it works on arrays or on detached tensors",
         ),
         (

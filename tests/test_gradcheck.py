@@ -43,9 +43,14 @@ def test_right_gradients_pass():
     result = dl.gradcheck(cube(right), X, order=2)
     assert result
     assert result.error < 1e-9
-    assert [(check.order, check.tried, check.wrong) for check in result.checks] == [(1, 9, 0), (2, 9, 0)]
+    assert [check.order for check in result.checks] == [1, 2, 2]
+    assert all((check.tried, check.wrong) == (9, 0) for check in result.checks)
+    assert [check.title for check in result.checks[1:]] == [
+        "input 0, second derivative",
+        "dy, second derivative",
+    ]
     assert str(result).startswith("gradcheck passed: largest relative error ")
-    assert "18 derivatives tried" in str(result)
+    assert "27 derivatives tried" in str(result)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +121,12 @@ def test_a_wrong_second_derivative():
     assert [check.order for check in result.checks if check.wrong] == [2]
     assert "input 0, second derivative: 9 of 9 wrong" in str(result)
     assert "1/2 times the right one" in str(result)
+
+
+def test_a_dy_that_the_second_derivative_does_not_see():
+    result = dl.gradcheck(cube(lambda dy, x: 3.0 * Tensor(dy.data) * x * x), X, order=2)
+    assert [check.title for check in result.checks if check.wrong] == ["dy, second derivative"]
+    assert "to the graph backward does not depend on dy: it works on arrays" in str(result)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +204,7 @@ def test_several_inputs_and_any_output_shape():
 def test_integers_pass_through():
     result = dl.gradcheck(F.cross_entropy, X, np.array([0, 2, 1]), order=2)
     assert result
-    assert len(result.checks) == 2
+    assert [check.name for check in result.checks] == ["input 0", "input 0", "dy"]
 
 
 def test_inputs_are_copied():
@@ -286,6 +297,31 @@ def test_a_backward_that_writes_is_noticed():
     where = "in place: compute a new tensor instead"
     assert dl.gradcheck(cube(into_dy), X).problem == f"backward changed dy {where}"
     assert dl.gradcheck(cube(into_x), X).problem == f"backward changed input 0 {where}"
+
+
+class Buffered(Function):
+    """The gradient is right; the buffer has seven digits."""
+
+    def forward(self, x):
+        self.save(x=x)
+        y = np.empty(x.shape, np.float32)
+        y[...] = x * x * x
+        return y.astype(x.dtype)
+
+    def backward(self, dy):
+        (x,) = self.saved
+        return 3.0 * dy * x * x
+
+
+def test_float32_on_the_way_is_noticed():
+    """Its stairs look like kinks, and must not be forgiven as such."""
+    for f in (Buffered, lambda x: F.tanh(Buffered()(F.exp(x)))):
+        assert dl.gradcheck(f, X).problem == (
+            "f rounds to float32 on the way from input 0: "
+            "is there an array made without dtype=x.dtype, or an astype?"
+        )
+    for f in (lambda x: x + 1e6, lambda x: x * 1e-6, F.relu, lambda x: (x * 256.0).astype("int64") * x):
+        assert dl.gradcheck(f, X).problem == ""
 
 
 def test_float32_in_backward_is_noticed():

@@ -49,11 +49,12 @@ class Evidence:
     @property
     def gradient(self) -> np.ndarray:
         """By backward, whole."""
-        return self.gradients[self.name]
+        return np.atleast_1d(self.gradients[self.name])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.leaf.shape
+        """Of the input; a single number counts as an array of one, here and in y and dy."""
+        return self.leaf.shape or (1,)
 
     @property
     def whole(self) -> bool:
@@ -62,11 +63,11 @@ class Evidence:
 
     @cached_property
     def y(self) -> np.ndarray:
-        return as_numpy(self.check.y)
+        return np.atleast_1d(as_numpy(self.check.y))
 
     @cached_property
     def dy(self) -> np.ndarray:
-        return as_numpy(self.check.v)
+        return np.atleast_1d(as_numpy(self.check.v))
 
     @cached_property
     def places(self) -> np.ndarray:
@@ -141,7 +142,9 @@ class Evidence:
     @cached_property
     def others(self) -> dict[str, Tensor]:
         """The other leaves of the same shape, not more than a few."""
-        alike = ((k, x) for k, x in self.check.leaves.items() if k != self.name and x.shape == self.shape)
+        alike = (
+            (k, x) for k, x in self.check.leaves.items() if k != self.name and x.shape == self.leaf.shape
+        )
         return dict(itertools.islice(alike, 4))
 
     @cached_property
@@ -151,7 +154,9 @@ class Evidence:
 
     def analytic(self, dy: np.ndarray) -> np.ndarray:
         """The gradient that backward gives for another dy, at those places."""
-        gradients = self.check.analytic(self.check.f(), to_device(dy, self.leaf.device))
+        gradients = self.check.analytic(
+            self.check.f(), to_device(dy.reshape(self.check.v.shape), self.leaf.device)
+        )
         return gradients[self.name].ravel()[self.places]
 
     def rearranged(self, places: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -30,9 +30,9 @@ EXPRESSIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "cos {z}": np.cos,
     "tanh {z}": np.tanh,
     "(1 − tanh² {z})": lambda z: 1 - np.tanh(z) ** 2,
-    "σ({z})": lambda z: 1 / (1 + np.exp(-z)),
-    "σ({z})·(1 − σ({z}))": lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2,
-    "{z}·σ({z})·(1 − σ({z}))": lambda z: z * np.exp(-z) / (1 + np.exp(-z)) ** 2,
+    "σ({inside})": lambda z: 1 / (1 + np.exp(-z)),
+    "σ({inside})·(1 − σ({inside}))": lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2,
+    "{z}·σ({inside})·(1 − σ({inside}))": lambda z: z * np.exp(-z) / (1 + np.exp(-z)) ** 2,
     "{z}·exp {z}": lambda z: z * np.exp(z),
     "{z}·sin {z}": lambda z: z * np.sin(z),
     "{z}·cos {z}": lambda z: z * np.cos(z),
@@ -45,7 +45,7 @@ def both_formulas(e: Evidence) -> str:
         return ""
     dy = e.dy.ravel()[e.places]
     right, wrong = _formula(e, e.n, dy), _formula(e, e.a, dy)
-    return f"it is {wrong}, and should be {right}{_x_is(e)}" if right and wrong else ""
+    return _legend(e, f"it is {wrong}, and should be {right}") if right and wrong else ""
 
 
 def _formula(e: Evidence, gradient: np.ndarray, dy: np.ndarray) -> str:
@@ -67,15 +67,14 @@ def factor(e: Evidence) -> str:
     for name, value in _expressions(e):
         times = _number(e.n, e.a * value)
         if e.equal(times * e.a * value, e.n):
-            return (
-                f"it is the right one divided by {_product(times, name)}: is that factor missing?{_x_is(e)}"
-            )
+            text = f"it is the right one divided by {_product(times, name)}: is that factor missing?"
+            return _legend(e, text)
         times = _number(e.a, e.n * value)
         if e.equal(times * e.n * value, e.a):
             ask = "is that too much, or a division by it missing?"
             if name.endswith("²") and name[:-1] in _values(e):
                 ask = f"does it multiply by {name[:-1]} instead of dividing?"
-            return f"it is the right one times {_product(times, name)}: {ask}{_x_is(e)}"
+            return _legend(e, f"it is the right one times {_product(times, name)}: {ask}")
     return ""
 
 
@@ -87,7 +86,7 @@ def term(e: Evidence) -> str:
     for name, value in [("", np.ones(len(e.places))), *_expressions(e)]:
         times = _number(missing, dy * value)
         if e.equal(times * dy * value, missing):
-            return f"the term {_product(times, 'dy', name)} is missing{_x_is(e)}"
+            return _legend(e, f"the term {_product(times, 'dy', name)} is missing")
     if e.dy.size == 1 and 2 <= e.wrong.sum() <= len(dy) // 2:  # softmax − onehot without the onehot
         times = _number(missing[e.wrong], dy[e.wrong])
         if e.equal(times * dy[e.wrong], missing[e.wrong]):
@@ -133,20 +132,38 @@ def _expressions(e: Evidence) -> Iterator[tuple[str, np.ndarray]]:
         for z, value in _values(e).items():
             found = function(value)
             if np.isfinite(found).all() and found.all() and np.ptp(found) > 1e-6 * abs(found).max():
-                yield text.format(z=z), found
+                yield text.format(z=z, inside=z.strip("()")), found
 
 
 def _values(e: Evidence) -> dict[str, np.ndarray]:
-    """What a formula is made of: the output, the input, the other inputs of the same shape."""
+    """What a formula is made of: the output, the input, the other inputs, and their products with x."""
     values = {"y": e.y.ravel()[e.places]} if e.y.shape == e.shape else {}
     values["x"] = e.x
-    for name, leaf in e.others.items():
-        values[f"({name})"] = leaf.numpy().ravel()[e.places]
+    for letter, name in _letters(e).items():
+        values[letter] = np.broadcast_to(e.check.leaves[name].numpy(), e.shape).ravel()[e.places]
+        values[f"(x{letter})"] = e.x * values[letter]
     return values
 
 
-def _x_is(e: Evidence) -> str:
-    return f" (x is {e.name})" if len(e.check.leaves) > 1 else ""
+def _letters(e: Evidence) -> dict[str, str]:
+    """A letter for each of the first other inputs that can be broadcast to the shape of x."""
+    names = (name for name, leaf in e.check.leaves.items() if name != e.name and _fits(leaf.shape, e.shape))
+    return dict(zip(("z", "z₂"), names, strict=False))
+
+
+def _fits(shape: tuple[int, ...], into: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, into) == into
+    except ValueError:
+        return False
+
+
+def _legend(e: Evidence, text: str) -> str:
+    """Which inputs the letters are, where there are several."""
+    if len(e.check.leaves) == 1:
+        return text
+    used = {"x": e.name} | {letter: name for letter, name in _letters(e).items() if letter in text}
+    return f"{text} ({', '.join(f'{letter} is {name}' for letter, name in used.items())})"
 
 
 def _number(wanted: np.ndarray, given: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.backend import Array, as_numpy
+from minidl.backend import Array, array_module, as_numpy
 from minidl.errors import GradientError
 from minidl.tensor import Tensor
 
@@ -54,6 +54,21 @@ def trusted_gradients(check: _Check, y: Tensor, before: dict[str, int]) -> dict[
         if not _same(gradients[name], again):
             raise GradientError("backward is not deterministic: two calls differ")
     return gradients
+
+
+def refuse_float32(check: _Check, name: str) -> None:
+    """Raise GradientError if something on the way from this leaf is rounded to float32.
+
+    Then f is a staircase: it follows a move by 10⁻⁶, and one by 10⁻⁹, which float64 notices, it does not.
+    """
+    x = check.leaves[name]
+    u = array_module(x.data).maximum(abs(x.data), 0.01)
+    far, near = (check.moved(x, u, h) != check.y for h in (1e-6, 1e-9))
+    if near.sum() < 0.2 * far.sum():
+        raise GradientError(
+            f"{'f' if check.order == 1 else 'backward'} rounds to float32 on the way from {name}: "
+            "is there an array made without dtype=x.dtype, or an astype?"
+        )
 
 
 def fingerprints(leaves: Leaves) -> dict[str, int]:
