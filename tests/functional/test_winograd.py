@@ -58,20 +58,20 @@ def check(n, c, o, h, w, padding, bound):
     padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
 )
 def test_any_shape(n, c, o, size, padding):
-    check(n, c, o, *size, padding, 2e-5)
+    check(n, c, o, *size, padding, 5e-6)
 
 
 def test_several_rounds_and_blocks(monkeypatch):
     monkeypatch.setattr(winograd, "STRIP", 7)
     monkeypatch.setattr(winograd, "ROUND_BYTES", 1 << 16)
     monkeypatch.setattr(winograd, "BLOCK_BYTES", 1 << 12)
-    check(3, 6, 7, 22, 19, (1, 1), 2e-5)
-    check(5, 3, 2, 5, 6, (1, 1), 2e-5)
+    check(3, 6, 7, 22, 19, (1, 1), 5e-6)
+    check(5, 3, 2, 5, 6, (1, 1), 5e-6)
 
 
-@pytest.mark.parametrize("channels", [64, 256])
+@pytest.mark.parametrize("channels", [64, 256, 512])
 def test_a_layer_of_vgg16(channels):
-    check(1, channels, channels, 28, 28, (1, 1), 2e-5)
+    check(1, channels, channels, 28, 28, (1, 1), 5e-6)
 
 
 def test_strides_of_the_input_do_not_matter():
@@ -87,10 +87,10 @@ def test_strides_of_the_input_do_not_matter():
 def test_the_transforms_are_those_of_the_paper():
     """One tile of one channel, against the sum of products that it stands for."""
     d, g = arrays(1, (6, 6), (3, 3))
-    a, b, matrix = (m.astype(np.float64) for m in (winograd.A, winograd.B, winograd.G))
+    a, b, matrix = winograd.A, winograd.B, winograd.G
     y = a.T @ ((matrix @ g @ matrix.T) * (b.T @ d @ b)) @ a
     direct = [[(d[i : i + 3, j : j + 3] * g).sum() for j in range(4)] for i in range(4)]
-    np.testing.assert_allclose(y, direct, atol=1e-6)  # a sixth is rounded to float32 in G
+    np.testing.assert_allclose(y, direct, atol=1e-12)
 
 
 def test_the_choice(algorithm, monkeypatch):
