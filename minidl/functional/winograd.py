@@ -85,6 +85,10 @@ class Tiles:
     def __len__(self) -> int:
         return math.prod(self.shape)
 
+    def in_order(self, x: Array) -> Array:
+        """(…, pictures, rows, across) with the longer of the outer axes last, where NumPy's inner loop is."""
+        return np.moveaxis(x, -3, -1) if self.shape[0] > self.across else x
+
 
 def cut(shape: tuple[int, ...], limit: int) -> Iterator[Tiles]:
     """All tiles of an output (N, O, H, W), about `limit` at a time, in two pieces at least if N > 1."""
@@ -103,6 +107,7 @@ def can(x: Array, y: Array, window: Window, groups: int) -> bool:
         and max(window.padding) <= 2
         and groups == 1
         and isinstance(x, np.ndarray)
+        and x.size > 0
         and x.dtype == y.dtype == np.float32
     )
 
@@ -143,10 +148,10 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
     ∂L/∂U is as large as all the filters, so the threads share one: each adds to its own frequencies.
     """
     c, o = x.shape[1], y.shape[1]
-    du = np.zeros((36, o, c), np.float32)
+    du = scratch(np, "du", (36, o, c), np.float32)
     strips = list(cut(y.shape, STRIP))
-    for together in split(len(strips), max(1, ROUND_BYTES // (36 * 4 * (c + o) * STRIP))):
-        some = strips[together]
+    rounds = split(len(strips), max(1, ROUND_BYTES // (36 * 4 * (c + o) * STRIP)))
+    for some in (strips[r] for r in rounds):
         stops = list(itertools.accumulate(map(len, some)))
         v, dm = frequencies("v", c, stops[-1]), frequencies("m", o, stops[-1])
         pieces = []
@@ -155,13 +160,16 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
             pieces += [(INPUT, x, window.padding, here, s, v[:, s, columns]) for s in split(c, width)]
             pieces += [(OUTPUT, y, (0, 0), here, s, dm[:, s, columns]) for s in split(o, width)]
 
-        def multiply(f: slice, v: Array = v, dm: Array = dm) -> None:
-            product = scratch(np, "product", (f.stop - f.start, o, c), np.float32)
-            du[f] += np.matmul(dm[f], v[f].swapaxes(1, 2), out=product)
+        def multiply(f: slice, first: bool, v: Array = v, dm: Array = dm) -> None:
+            if first:
+                np.matmul(dm[f], v[f].swapaxes(1, 2), out=du[f])
+            else:
+                product = scratch(np, "product", du[f].shape, np.float32)
+                du[f] += np.matmul(dm[f], v[f].swapaxes(1, 2), out=product)
 
         parallel_for(np, transform_tiles, pieces)
-        parallel_for(np, multiply, [(f,) for f in FREQUENCIES])
-    return (FILTER.T @ du.reshape(36, o * c)).T.reshape(o, c, 3, 3)
+        parallel_for(np, multiply, [(f, some[0] is strips[0]) for f in FREQUENCIES])
+    return filter_gradient(du)
 
 
 # The transforms
@@ -177,8 +185,19 @@ def transform_filters(matrix: np.ndarray, weight: np.ndarray) -> np.ndarray:
         filters[...] = weight[part].transpose(2, 3, 0, 1)
         _each_channel(matrix, filters.reshape(9, -1, c), out=u[:, part])
 
-    parallel_for(np, block, [(part,) for part in split(o, max(1, BLOCK_BYTES // (36 * 4 * c)))])
+    parallel_for(np, block, [(part,) for part in _filter_blocks(o, c)])
     return u
+
+
+def filter_gradient(du: np.ndarray) -> np.ndarray:
+    """∂L/∂g = (Gᵀ ⊗ Gᵀ) ∂L/∂U:  (36, O, C) → (O, C, 3, 3)."""
+    dg = empty(np, (*du.shape[1:], 9), np.float32)
+
+    def block(part: slice) -> None:
+        np.matmul(du[:, part].transpose(1, 2, 0), FILTER, out=dg[part])
+
+    parallel_for(np, block, [(part,) for part in _filter_blocks(*du.shape[1:])])
+    return dg.reshape(*du.shape[1:], 3, 3)
 
 
 def transform_tiles(
@@ -200,10 +219,10 @@ def transform_tiles(
         bordered[:, :, max(-top, 0) : max(-top, 0) + h, -left : -left + w] = seen
         seen = bordered
     sp, sc, sy, sx = seen.strides
+    shape, strides = (size, size, c, pictures, rows, across), (sy, sx, sc, sp, 4 * sy, 4 * sx)
+    windows = here.in_order(np.lib.stride_tricks.as_strided(seen, shape, strides))
     tiles = frequencies("tiles", c, len(here), size**2)
-    tiles.reshape(size, size, c, pictures, rows, across)[...] = np.lib.stride_tricks.as_strided(
-        seen, (size, size, c, pictures, rows, across), (sy, sx, sc, sp, 4 * sy, 4 * sx)
-    )
+    tiles.reshape(windows.shape)[...] = windows
     _each_channel(matrix, tiles, out=out)
 
 
@@ -212,11 +231,16 @@ def transform_output(m: np.ndarray, bias: np.ndarray | None, here: Tiles, y: np.
     o, (pictures, rows, across) = m.shape[1], here.shape
     tiles = scratch(np, "tiles", (o, len(here), 16), np.float32)
     np.matmul(m.transpose(1, 2, 0), OUTPUT, out=tiles)
-    picture = scratch(np, "picture", (o, pictures, rows, 4, across, 4), np.float32)
-    picture.view(FOUR)[..., 0] = tiles.view(FOUR).reshape(o, pictures, rows, across, 4).swapaxes(3, 4)
+    picture = scratch(np, "picture", (o, pictures, 4 * rows, 4 * across), np.float32)
+    lines = here.in_order(picture.view(FOUR).reshape(o, pictures, rows, 4, across).transpose(0, 3, 1, 2, 4))
+    lines[...] = np.moveaxis(tiles.view(FOUR).reshape(o, *lines.shape[2:], 4), -1, 1)
     part = y[here.pictures, :, 4 * here.rows.start : 4 * here.rows.stop]
-    inside = picture.reshape(o, pictures, 4 * rows, 4 * across)[..., : part.shape[2], : part.shape[3]]
-    np.add(inside.swapaxes(0, 1), 0 if bias is None else bias[:, None, None], out=part)
+    inside = picture[:, :, : part.shape[2], : part.shape[3]].swapaxes(0, 1)
+    np.add(inside, 0 if bias is None else bias[:, None, None], out=part)
+
+
+def _filter_blocks(o: int, c: int) -> list[slice]:
+    return split(o, max(1, BLOCK_BYTES // (36 * 4 * c)))
 
 
 def _each_channel(matrix: np.ndarray, tiles: np.ndarray, out: np.ndarray) -> None:
