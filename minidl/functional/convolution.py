@@ -8,7 +8,8 @@ y is linear in x and linear in w. So ∂L/∂x = ∂L/∂y ⋆ᵀ w (the transpo
 in w, and ∂L/∂w = x ⊛ ∂L/∂y (a correlation of two pictures) is linear in x and in ∂L/∂y. The gradients of all
 three are again these three.
 
-How each is computed stands in `im2col_conv.py`, the plain way, and in `winograd.py`, a faster one.
+How each is computed stands in `im2col_conv.py`, the plain way; in `strip_conv.py`, the same in pieces for the
+cache and for threads; and in `winograd.py`, with fewer multiplications.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from minidl.autograd import Function
 from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.errors import ShapeError
-from minidl.functional import im2col_conv, winograd
+from minidl.functional import im2col_conv, strip_conv, winograd
 from minidl.functional.arithmetic import in_one_type
 from minidl.functional.reduction import sum as sum_
 from minidl.tensor import Tensor
@@ -205,7 +206,7 @@ def _check_bias(bias: Tensor | None, channels: int, weight: Tensor) -> None:
 
 # Which way
 
-ALGORITHMS = ("auto", "im2col", "winograd")
+ALGORITHMS = {"im2col": im2col_conv, "strips": strip_conv, "winograd": winograd}
 MANY_CHANNELS = 32
 _chosen = "auto"
 
@@ -213,23 +214,29 @@ _chosen = "auto"
 def conv_algorithm(name: str | None = None) -> str:
     """Choose how convolutions are computed from now on; returns what is chosen.
 
-    "im2col" is the plain way (`im2col_conv.py`), "winograd" the one with fewer multiplications
-    (`winograd.py`) wherever it is possible, and "auto", the default, takes it for MANY_CHANNELS channels or
-    more on both sides, because with few the transforms cost more than the multiplications saved.
+    "im2col" is the plain way (`im2col_conv.py`), "strips" the same in pieces (`strip_conv.py`), and
+    "winograd" the one with fewer multiplications (`winograd.py`) wherever it is possible, strips elsewhere.
+    "auto", the default, takes Winograd's for MANY_CHANNELS channels or more on both sides: with few, the
+    transforms cost more than the multiplications saved.
 
     Raises:
         ValueError: there is no algorithm of that name.
     """
     global _chosen
     if name is not None:
-        if name not in ALGORITHMS:
-            raise ValueError(f"no convolution algorithm {name!r}: expected one of {', '.join(ALGORITHMS)}")
+        if name not in ("auto", *ALGORITHMS):
+            raise ValueError(
+                f"no convolution algorithm {name!r}: expected one of {', '.join(('auto', *ALGORITHMS))}"
+            )
         _chosen = name
     return _chosen
 
 
 def _algorithm(x: Array, y: Array, window: Window, groups: int, channels: int) -> ModuleType:
-    """The file that does the work for two arrays of `channels` channels or more; both have its functions."""
-    if _chosen == "im2col" or not winograd.can(x, y, window, groups):
-        return im2col_conv
-    return winograd if _chosen == "winograd" or channels >= MANY_CHANNELS else im2col_conv
+    """The file that does the work for two arrays of `channels` channels or more; all have its functions."""
+    name = _chosen
+    if name == "auto":
+        name = "winograd" if channels >= MANY_CHANNELS else "strips"
+    if name == "winograd" and not winograd.can(x, y, window, groups):
+        name = "strips"
+    return ALGORITHMS[name]

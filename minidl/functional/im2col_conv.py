@@ -1,143 +1,45 @@
-"""Convolution as a matrix product (im2col).
+"""Convolution as a matrix product (im2col): the plain way.
 
 Write what the window sees at each place into a column, and all the dot products of a convolution are one
 matrix product: with the weight as a matrix W (O, C·KH·KW) and the columns (C·KH·KW, places),
 
     y = W · columns        ∂L/∂x = col2im(Wᵀ · ∂L/∂y)        ∂L/∂w = Σ ∂L/∂y · columnsᵀ
 
-The columns repeat every pixel KH·KW times. So they are made in strips that stay in the cache, some rows of
-one picture or several small pictures side by side, and they are made anew for ∂L/∂w. A strip of one picture
-lands in y, which is NCHW, without a transpose. With groups, G matrix products stand side by side.
-
-Threads share the strips of y, and the channels of ∂L/∂x and ∂L/∂w: no two of them add to the same number.
+With groups, G such products stand side by side. The columns repeat every pixel KH·KW times, in memory too:
+`strip_conv.py` computes the same in strips that stay in the cache.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
-from minidl.backend import Array, array_module, device_of
+from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window, col2im, im2col
-from minidl.backend.memory import empty
-from minidl.backend.threads import parallel_for, scratch, split, strips
-
-STRIP_BYTES = {"cpu": 4 << 20, "gpu": 256 << 20}  # of columns in memory at a time, for each thread
-ENOUGH_PLACES = 256  # a matrix product with fewer columns is slow: take several pictures together
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
     """y = W · im2col(x) + b:  (N, C, H, W), (O, C/G, KH, KW), (O,) → (N, O, OH, OW)."""
-    xp, n, o = array_module(x), x.shape[0], weight.shape[0]
-    oh, ow = window.places(x.shape[2:])
-    y = empty(xp, (n, o, oh, ow), xp.result_type(x, weight))
+    n, o, (oh, ow) = len(x), len(weight), window.places(x.shape[2:])
     w = weight.reshape(groups, o // groups, -1)
-
-    def strip(pictures: slice, rows: slice) -> None:
-        columns = _columns(x[pictures], window, rows, groups)
-        alone = pictures.stop - pictures.start == 1
-        if alone:
-            product = _side_by_side(y[pictures, :, rows], groups)
-        else:
-            product = scratch(xp, "product", (*w.shape[:2], columns.shape[2]), y.dtype)
-        xp.matmul(w, columns, out=product)
-        if bias is not None:
-            product += bias.reshape(groups, -1, 1)
-        if not alone:
-            y[pictures] = product.reshape(o, -1, oh, ow).swapaxes(0, 1)
-
-    row_bytes = x.shape[1] * math.prod(window.kernel) * ow * y.itemsize
-    most = max(-(-n // 8), ENOUGH_PLACES // max(1, oh * ow))  # pictures to a strip, so that threads share
-    parallel_for(xp, strip, strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], most))
-    return y
+    columns = im2col(x, window).reshape(n, groups, w.shape[2], oh * ow)
+    y = (w @ columns).reshape(n, o, oh, ow)
+    return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 
 def conv_transpose2d(
     x: Array, weight: Array, bias: Array | None, window: Window, groups: int, size: Pair
 ) -> Array:
-    """y = col2im(Wᵀ · x) + b:  (N, O, OH, OW), (O, C/G, KH, KW), (C,) → (N, C, *size).
-
-    With a stride of 1 that is again a convolution, with the filters turned by 180°, and faster as such.
-    """
-    border = (window.extent[0] - 1 - window.padding[0], window.extent[1] - 1 - window.padding[1])
-    if window.stride == (1, 1) and min(border) >= 0:
-        turned = weight.reshape(groups, -1, *weight.shape[1:])[..., ::-1, ::-1].swapaxes(1, 2)
-        turned = turned.reshape(groups * weight.shape[1], -1, *window.kernel)
-        return conv2d(x, turned, bias, replace(window, padding=border), groups)
-    xp, (n, o, oh, ow), c = array_module(x), x.shape, groups * weight.shape[1]
-    y = empty(xp, (n, c, *size), xp.result_type(x, weight))
-    w = weight.reshape(groups, o // groups, c // groups, -1)
-
-    def block(pictures: slice, group: slice, part: slice) -> None:
-        filters = _channels(group, slice(0, o // groups), o // groups)
-        channels = _channels(group, part, c // groups)
-        w_block = w[group, :, part].reshape(group.stop - group.start, o // groups, -1).swapaxes(1, 2)
-        x_block = _side_by_side(x[pictures, filters], len(w_block))
-        shape = (*w_block.shape[:2], x_block.shape[2])
-        columns = xp.matmul(w_block, x_block, out=scratch(xp, "columns", shape, y.dtype))
-        columns = columns.reshape(-1, *window.kernel, pictures.stop - pictures.start, oh, ow)
-        col2im(columns.transpose(3, 0, 1, 2, 4, 5), window, size, out=y[pictures, channels])
-        if bias is not None:
-            y[pictures, channels] += bias[channels].reshape(-1, 1, 1)
-
-    together = max(1, ENOUGH_PLACES // max(1, oh * ow))
-    channel_bytes = together * math.prod(window.kernel) * oh * ow * y.itemsize
-    width = max(1, STRIP_BYTES[device_of(x)] * 2 // max(1, channel_bytes))
-    blocks = _blocks(groups, c // groups, min(width, 32) if device_of(x) == "cpu" else width)
-    parallel_for(xp, block, [(pictures, *b) for pictures in split(n, together) for b in blocks])
-    return y
+    """y = col2im(Wᵀ · x) + b:  (N, O, OH, OW), (O, C/G, KH, KW), (C,) → (N, C, *size)."""
+    (n, o, oh, ow), c = x.shape, groups * weight.shape[1]
+    w = weight.reshape(groups, o // groups, -1)
+    columns = w.swapaxes(1, 2) @ x.reshape(n, groups, o // groups, oh * ow)
+    y = col2im(columns.reshape(n, c, *window.kernel, oh, ow), window, size)
+    return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 
 def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
     """w = Σ y · im2col(x)ᵀ:  (N, C, H, W), (N, O, OH, OW) → (O, C/G, KH, KW)."""
-    xp, (n, o, oh, ow), c = array_module(x), y.shape, x.shape[1]
-    w = xp.empty((groups, o // groups, c // groups, math.prod(window.kernel)), xp.result_type(x, y))
-
-    def block(group: slice, part: slice) -> None:
-        target = w[group, :, part]
-        total = xp.zeros((*target.shape[:2], math.prod(target.shape[2:])), w.dtype)
-        product = scratch(xp, "product", total.shape, w.dtype)
-        outputs = _channels(group, slice(0, o // groups), o // groups)
-        inputs = _channels(group, part, c // groups)
-        row_bytes = math.prod(target.shape[2:]) * len(target) * ow * w.itemsize
-        for pictures, rows in strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)]):
-            columns = _columns(x[pictures, inputs], window, rows, len(target))
-            seen = _side_by_side(y[pictures, outputs, rows], len(target))
-            total += xp.matmul(seen, columns.swapaxes(1, 2), out=product)
-        target[...] = total.reshape(target.shape)
-
-    blocks = _blocks(groups, c // groups, max(4, -(-c // groups // 8)))
-    parallel_for(xp, block, blocks)
-    return w.reshape(o, c // groups, *window.kernel)
-
-
-# The pieces
-
-
-def _columns(x: Array, window: Window, rows: slice, groups: int) -> Array:
-    """The columns of n pictures, side by side: (n, C, H, W) → (G, C/G·KH·KW, n·rows·OW)."""
-    if window.reads_each_pixel_once:
-        return _side_by_side(x[:, :, rows], groups)
-    n, c = x.shape[:2]
-    shape = (c, *window.kernel, n, rows.stop - rows.start, window.places(x.shape[2:])[1])
-    columns = scratch(array_module(x), "columns", shape, x.dtype)
-    im2col(x, window, rows, out=columns.transpose(3, 0, 1, 2, 4, 5))
-    return columns.reshape(groups, -1, math.prod(shape[3:]))
-
-
-def _side_by_side(x: Array, groups: int) -> Array:
-    """(n, C, H, W) → (G, C/G, n·H·W): a view of one picture, a copy of several."""
-    n, c, h, w = x.shape
-    return x.swapaxes(0, 1).reshape(groups, c // groups, n * h * w)
-
-
-def _blocks(groups: int, channels: int, width: int) -> list[tuple[slice, slice]]:
-    """(groups, channels within each) in blocks of about `width` channels, neighbours in the picture."""
-    if groups == 1:
-        return [(slice(0, 1), part) for part in split(channels, width)]
-    return [(group, slice(0, channels)) for group in split(groups, max(1, width // max(1, channels)))]
-
-
-def _channels(group: slice, part: slice, each: int) -> slice:
-    """The channels of a picture that `_blocks` means, with `each` channels in a group."""
-    return slice(group.start * each + part.start, (group.stop - 1) * each + part.stop)
+    (n, o, oh, ow), c = y.shape, x.shape[1] // groups
+    columns = im2col(x, window).reshape(n, groups, c * math.prod(window.kernel), oh * ow)
+    w = (y.reshape(n, groups, o // groups, oh * ow) @ columns.swapaxes(2, 3)).sum(0)
+    return w.reshape(o, c, *window.kernel)

@@ -11,8 +11,8 @@ element by element, come back; only that this basis is small and real.
 Where it comes from, in one dimension: the product of two polynomials with coefficients a (degree 3) and g
 (degree 2) has degree 5. So it is known from its values at six points t, and each of those is one
 multiplication, a(t) · g(t). Let A and G evaluate at the points (rows 1, t, t², …; for t = ∞ the leading
-coefficient) and B go back, from values to coefficients: the product is B [(G g) ⊙ (A a)]. This is linear in a,
-and its transpose takes six numbers d to four,
+coefficient) and B go back, from values to coefficients: the product is B [(G g) ⊙ (A a)]. This is linear in
+a, and its transpose takes six numbers d to four,
 
     y = Aᵀ [ (G g) ⊙ (Bᵀ d) ],
 

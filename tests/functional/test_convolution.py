@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 import minidl as dl
 from minidl import Tensor
+from minidl.backend.im2col import Window
 from minidl.backend.threads import get_num_threads, set_num_threads
 from minidl.errors import ShapeError
-from minidl.functional import conv2d, conv_transpose2d, fold, im2col_conv, unfold
+from minidl.functional import conv2d, conv_transpose2d, fold, im2col_conv, strip_conv, unfold
 from minidl.functional.convolution import ConvWeight
 
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -167,16 +168,33 @@ def small_network_layer(dtype="float32", pictures=5):
 def test_every_way_to_cut_strips_gives_the_same(monkeypatch, strip_bytes, enough_places, stride):
     arrays = small_network_layer("float64")
     expected = all_three(*arrays, padding=1, stride=stride)
-    monkeypatch.setitem(im2col_conv.STRIP_BYTES, "cpu", strip_bytes)
-    monkeypatch.setattr(im2col_conv, "ENOUGH_PLACES", enough_places)
+    monkeypatch.setitem(strip_conv.STRIP_BYTES, "cpu", strip_bytes)
+    monkeypatch.setattr(strip_conv, "ENOUGH_PLACES", enough_places)
     for found, whole in zip(all_three(*arrays, padding=1, stride=stride), expected, strict=True):
         np.testing.assert_allclose(found, whole, atol=1e-11)
+
+
+@settings(max_examples=40)
+@given(convolutions())
+def test_strips_give_the_numbers_of_the_plain_way(drawn):
+    x, weight, bias, options = drawn
+    groups = options.pop("groups")
+    window = Window.of(weight.shape[2:], **options)
+    y = im2col_conv.conv2d(x, weight, bias, window, groups)
+    c_bias, size = np.arange(float(x.shape[1])), x.shape[2:]
+    for work, arguments in (
+        ("conv2d", (x, weight, bias, window, groups)),
+        ("conv_transpose2d", (y, weight, c_bias, window, groups, size)),
+        ("conv_weight", (x, y, window, groups)),
+    ):
+        found, plain = (getattr(module, work)(*arguments) for module in (strip_conv, im2col_conv))
+        np.testing.assert_allclose(found, plain, atol=1e-11)
 
 
 @pytest.mark.parametrize(("groups", "stride"), [(1, 1), (1, 2), (4, 2)])
 def test_results_do_not_depend_on_threads(monkeypatch, groups, stride):
     pytest.importorskip("threadpoolctl")
-    monkeypatch.setitem(im2col_conv.STRIP_BYTES, "cpu", 20000)
+    monkeypatch.setitem(strip_conv.STRIP_BYTES, "cpu", 20000)
     x, weight, bias = small_network_layer(pictures=17)
     weight = weight[:, : 12 // groups]
     before, runs = get_num_threads(), []
@@ -256,7 +274,7 @@ def test_fold_is_the_transpose_of_unfold(drawn):
 
 def test_weight_gradient_alone():
     x, y = np.ones((2, 1, 4, 4)), np.ones((2, 3, 2, 2))
-    window = im2col_conv.Window.of(3)
+    window = Window.of(3)
     assert ConvWeight(window, 1)(Tensor(x), Tensor(y)).numpy().tolist() == np.full((3, 1, 3, 3), 8.0).tolist()
 
 

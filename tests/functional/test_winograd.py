@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minidl import Tensor
 from minidl import functional as F
 from minidl.backend.im2col import Window
-from minidl.functional import im2col_conv, winograd
+from minidl.functional import convolution, im2col_conv, winograd
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def test_the_transforms_are_those_of_the_paper():
 
 def test_the_choice(algorithm, monkeypatch):
     used = []
-    plain = im2col_conv.conv2d
-    monkeypatch.setattr(im2col_conv, "conv2d", lambda *a: used.append("im2col") or plain(*a))
-    fast = winograd.conv2d
-    monkeypatch.setattr(winograd, "conv2d", lambda *a: used.append("winograd") or fast(*a))
+    for name, module in convolution.ALGORITHMS.items():
+        monkeypatch.setattr(
+            module, "conv2d", lambda *a, name=name, work=module.conv2d: used.append(name) or work(*a)
+        )
 
     def uses(channels, kernel=3, dtype=np.float32, **options):
         used.clear()
@@ -108,18 +108,20 @@ def test_the_choice(algorithm, monkeypatch):
 
     assert algorithm() == "auto"
     assert uses(64) == "winograd"
-    assert uses(8) == "im2col"
-    assert uses(64, dtype=np.float64) == "im2col"
-    assert uses(64, stride=2) == "im2col"
-    assert uses(64, dilation=2) == "im2col"
-    assert uses(64, kernel=1) == "im2col"
+    assert uses(8) == "strips"
+    assert uses(64, dtype=np.float64) == "strips"
+    assert uses(64, stride=2) == "strips"
+    assert uses(64, dilation=2) == "strips"
+    assert uses(64, kernel=1) == "strips"
     assert algorithm("winograd") == "winograd"
     assert uses(8) == "winograd"
-    assert uses(8, kernel=5) == "im2col"
+    assert uses(8, kernel=5) == "strips"
+    algorithm("strips")
+    assert uses(64) == "strips"
     algorithm("im2col")
     assert uses(64) == "im2col"
     with pytest.raises(
-        ValueError, match="no convolution algorithm 'fft': expected one of auto, im2col, winograd"
+        ValueError, match="no convolution algorithm 'fft': expected one of auto, im2col, strips, winograd"
     ):
         algorithm("fft")
 

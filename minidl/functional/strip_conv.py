@@ -1,0 +1,145 @@
+"""The convolution of `im2col_conv.py`, in strips that stay in the cache, on all threads.
+
+The columns repeat every pixel KH·KW times. So they are made in strips, some rows of one picture or several
+small pictures side by side, and they are made anew for ∂L/∂w. A strip of one picture lands in y, which is
+NCHW, without a transpose. With groups, G matrix products stand side by side.
+
+Threads share the strips of y and the channels of ∂L/∂x: no two of them add to the same number. Of ∂L/∂w they
+share the channels too, or, where those are few, sums over some of the strips, added up in the end. How many
+strips make such a sum does not depend on the number of threads, and so neither does the result.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from minidl.backend import Array, array_module, device_of
+from minidl.backend.im2col import Pair, Window, col2im, im2col
+from minidl.backend.memory import empty
+from minidl.backend.threads import parallel_for, scratch, split, strips
+
+STRIP_BYTES = {"cpu": 4 << 20, "gpu": 256 << 20}  # of columns in memory at a time, for each thread
+PIECES = 8  # of the work, about: enough for some threads
+ENOUGH_PLACES = 256  # a matrix product with fewer columns is slow: take several pictures together
+
+
+def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
+    """y = W · im2col(x) + b:  (N, C, H, W), (O, C/G, KH, KW), (O,) → (N, O, OH, OW)."""
+    xp, n, o = array_module(x), x.shape[0], weight.shape[0]
+    oh, ow = window.places(x.shape[2:])
+    y = empty(xp, (n, o, oh, ow), xp.result_type(x, weight))
+    w = weight.reshape(groups, o // groups, -1)
+
+    def strip(pictures: slice, rows: slice) -> None:
+        columns = _columns(x[pictures], window, rows, groups)
+        alone = pictures.stop - pictures.start == 1
+        if alone:
+            product = _side_by_side(y[pictures, :, rows], groups)
+        else:
+            product = scratch(xp, "product", (*w.shape[:2], columns.shape[2]), y.dtype)
+        xp.matmul(w, columns, out=product)
+        if bias is not None:
+            product += bias.reshape(groups, -1, 1)
+        if not alone:
+            y[pictures] = product.reshape(o, -1, oh, ow).swapaxes(0, 1)
+
+    row_bytes = x.shape[1] * math.prod(window.kernel) * ow * y.itemsize
+    most = max(-(-n // PIECES), ENOUGH_PLACES // max(1, oh * ow))  # pictures to a strip
+    parallel_for(xp, strip, strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], most))
+    return y
+
+
+def conv_transpose2d(
+    x: Array, weight: Array, bias: Array | None, window: Window, groups: int, size: Pair
+) -> Array:
+    """y = col2im(Wᵀ · x) + b:  (N, O, OH, OW), (O, C/G, KH, KW), (C,) → (N, C, *size).
+
+    With a stride of 1 that is again a convolution, with the filters turned by 180°. It makes columns of x
+    instead of y, and these are faster to write than the others to add up, unless they are many more: O > 4 C.
+    """
+    border = (window.extent[0] - 1 - window.padding[0], window.extent[1] - 1 - window.padding[1])
+    if window.stride == (1, 1) and min(border) >= 0 and weight.shape[0] <= 4 * groups * weight.shape[1]:
+        turned = weight.reshape(groups, -1, *weight.shape[1:])[..., ::-1, ::-1].swapaxes(1, 2)
+        turned = turned.reshape(groups * weight.shape[1], -1, *window.kernel)
+        return conv2d(x, turned, bias, replace(window, padding=border), groups)
+    xp, (n, o, oh, ow), c = array_module(x), x.shape, groups * weight.shape[1]
+    y = empty(xp, (n, c, *size), xp.result_type(x, weight))
+    w = weight.reshape(groups, o // groups, c // groups, -1)
+
+    def block(pictures: slice, group: slice, part: slice) -> None:
+        filters = _channels(group, slice(0, o // groups), o // groups)
+        channels = _channels(group, part, c // groups)
+        w_block = w[group, :, part].reshape(group.stop - group.start, o // groups, -1).swapaxes(1, 2)
+        x_block = _side_by_side(x[pictures, filters], len(w_block))
+        shape = (*w_block.shape[:2], x_block.shape[2])
+        columns = xp.matmul(w_block, x_block, out=scratch(xp, "columns", shape, y.dtype))
+        columns = columns.reshape(-1, *window.kernel, pictures.stop - pictures.start, oh, ow)
+        col2im(columns.transpose(3, 0, 1, 2, 4, 5), window, size, out=y[pictures, channels])
+        if bias is not None:
+            y[pictures, channels] += bias[channels].reshape(-1, 1, 1)
+
+    together = max(1, ENOUGH_PLACES // max(1, oh * ow))
+    channel_bytes = together * math.prod(window.kernel) * oh * ow * y.itemsize
+    width = max(1, STRIP_BYTES[device_of(x)] * 2 // max(1, channel_bytes))
+    blocks = _blocks(groups, c // groups, min(width, 32) if device_of(x) == "cpu" else width)
+    parallel_for(xp, block, [(pictures, *b) for pictures in split(n, together) for b in blocks])
+    return y
+
+
+def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
+    """w = Σ y · im2col(x)ᵀ:  (N, C, H, W), (N, O, OH, OW) → (O, C/G, KH, KW)."""
+    xp, (n, o, oh, ow), c = array_module(x), y.shape, x.shape[1]
+    blocks = _blocks(groups, c // groups, max(4, -(-c // groups // PIECES)))
+    row_bytes = _channels(*blocks[0], c // groups).stop * math.prod(window.kernel) * ow * y.itemsize
+    places = strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], max(1, -(-n // PIECES)))
+    sums = split(len(places), max(1, -(-len(places) * len(blocks) // PIECES)))
+    shape = (groups, o // groups, c // groups, math.prod(window.kernel))
+    w = scratch(xp, "sums", (len(sums), *shape), xp.result_type(x, y))
+
+    def add(k: int, group: slice, part: slice) -> None:
+        target = w[k, group, :, part]
+        total = xp.zeros((*target.shape[:2], math.prod(target.shape[2:])), w.dtype)
+        product = scratch(xp, "product", total.shape, w.dtype)
+        outputs = _channels(group, slice(0, o // groups), o // groups)
+        inputs = _channels(group, part, c // groups)
+        for pictures, rows in places[sums[k]]:
+            columns = _columns(x[pictures, inputs], window, rows, len(target))
+            seen = _side_by_side(y[pictures, outputs, rows], len(target))
+            total += xp.matmul(seen, columns.swapaxes(1, 2), out=product)
+        target[...] = total.reshape(target.shape)
+
+    parallel_for(xp, add, [(k, *block) for k in range(len(sums)) for block in blocks])
+    return w.sum(0).reshape(o, c // groups, *window.kernel)
+
+
+# The pieces
+
+
+def _columns(x: Array, window: Window, rows: slice, groups: int) -> Array:
+    """The columns of n pictures, side by side: (n, C, H, W) → (G, C/G·KH·KW, n·rows·OW)."""
+    if window.reads_each_pixel_once:
+        return _side_by_side(x[:, :, rows], groups)
+    n, c = x.shape[:2]
+    shape = (c, *window.kernel, n, rows.stop - rows.start, window.places(x.shape[2:])[1])
+    columns = scratch(array_module(x), "columns", shape, x.dtype)
+    im2col(x, window, rows, out=columns.transpose(3, 0, 1, 2, 4, 5))
+    return columns.reshape(groups, -1, math.prod(shape[3:]))
+
+
+def _side_by_side(x: Array, groups: int) -> Array:
+    """(n, C, H, W) → (G, C/G, n·H·W): a view of one picture, a copy of several."""
+    n, c, h, w = x.shape
+    return x.swapaxes(0, 1).reshape(groups, c // groups, n * h * w)
+
+
+def _blocks(groups: int, channels: int, width: int) -> list[tuple[slice, slice]]:
+    """(groups, channels within each) in blocks of about `width` channels, neighbours in the picture."""
+    if groups == 1:
+        return [(slice(0, 1), part) for part in split(channels, width)]
+    return [(group, slice(0, channels)) for group in split(groups, max(1, width // max(1, channels)))]
+
+
+def _channels(group: slice, part: slice, each: int) -> slice:
+    """The channels of a picture that `_blocks` means, with `each` channels in a group."""
+    return slice(group.start * each + part.start, (group.stop - 1) * each + part.stop)
