@@ -106,14 +106,7 @@ class Function:
 
     def _record(self, inputs: tuple[Tensor, ...], y: Tensor, call: Any) -> None:
         """Become the past of y: note where it came from, and what was saved of which tensors."""
-        if len(inputs) == 2:  # as below, spelled out
-            a, b = inputs
-            self.edges = (
-                (a.grad_fn or a) if a.requires_grad else None,
-                (b.grad_fn or b) if b.requires_grad else None,
-            )
-        else:
-            self.edges = [(x.grad_fn or x) if x.requires_grad else None for x in inputs]
+        self.edges = [(x.grad_fn or x) if x.requires_grad else None for x in inputs]
         self.shape = y.data.shape
         self.made_in = call
         self._code, self._instruction = calling_place()
@@ -223,15 +216,9 @@ def unbroadcast(gradient: Tensor, shape: tuple[int, ...], function: Function) ->
 
 def _first_gradient(output: Tensor, gradient: Tensor | None) -> Tensor:
     """The gradient that the walk starts with: ∂L/∂L = 1 unless one is given."""
-    if not output.requires_grad:
-        raise complaints.no_dependence()
-    if gradient is None:
-        if output.numel() != 1:
-            raise complaints.several_numbers(output)
-        return _wrap(array_module(output.data).ones_like(output.data))
-    if (gradient.shape, gradient.dtype) != (output.shape, output.dtype):
-        raise complaints.unfit(gradient, output)
-    return gradient
+    if complaint := complaints.about_start(output, gradient):
+        raise complaint
+    return _wrap(array_module(output.data).ones_like(output.data)) if gradient is None else gradient
 
 
 def backward(

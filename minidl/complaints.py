@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.errors import DeviceError, GradientError
-from minidl.tensor import Tensor
 
 
 def about_inputs(function: Any, inputs: tuple[Any, ...]) -> Exception | None:
     """The likely reason why forward could not use its inputs; None if it is forward's own fault."""
     for x in inputs:
-        if not isinstance(x, Tensor):
+        if not hasattr(x, "requires_grad"):
             return TypeError(f"{function.name} works on Tensors, got {type(x).__name__}: wrap it, Tensor(x)")
     if len({x.device for x in inputs}) > 1:
         named = ", ".join(f"{x.shape} on {x.device}" for x in inputs)
@@ -52,36 +51,54 @@ def no_tensor(function: Any, gradient: Any) -> Exception:
     return GradientError(f"{function.name}.backward returned {type(gradient).__name__}: return Tensors")
 
 
-def wrong_shape(function: Any, gradient: Tensor, shape: tuple[int, ...]) -> Exception:
+def wrong_shape(function: Any, gradient: Any, shape: tuple[int, ...]) -> Exception:
     return GradientError(
         f"{function.name}.backward returned a gradient of shape {gradient.shape} "
         f"for an input of shape {shape}"
     )
 
 
-def no_dependence() -> Exception:
-    return GradientError(
-        "this tensor does not depend on anything that requires a gradient: "
-        "set requires_grad=True on a leaf, and compute outside no_grad()"
-    )
+def about_start(output: Any, gradient: Any) -> Exception | None:
+    """Why backward cannot start from `output` with `gradient`; None if it can."""
+    if not output.requires_grad:
+        return GradientError(
+            "this tensor does not depend on anything that requires a gradient: "
+            "set requires_grad=True on a leaf, and compute outside no_grad()"
+        )
+    if gradient is None and output.numel() != 1:
+        return GradientError(
+            f"backward starts from one number, and this tensor has shape {output.shape}: "
+            "reduce it, e.g. .sum(), or give the gradient"
+        )
+    if gradient is not None and (gradient.shape, gradient.dtype) != (output.shape, output.dtype):
+        return GradientError(
+            f"the gradient is {gradient.dtype} of shape {gradient.shape}, the tensor {output.dtype} "
+            f"of shape {output.shape}: they must be equal"
+        )
+    return None
 
 
-def several_numbers(output: Tensor) -> Exception:
-    return GradientError(
-        f"backward starts from one number, and this tensor has shape {output.shape}: "
-        "reduce it, e.g. .sum(), or give the gradient"
-    )
-
-
-def unfit(gradient: Tensor, output: Tensor) -> Exception:
-    return GradientError(
-        f"the gradient is {gradient.dtype} of shape {gradient.shape}, the tensor {output.dtype} "
-        f"of shape {output.shape}: they must be equal"
-    )
-
-
-def unused(i: int, x: Tensor) -> Exception:
+def unused(i: int, x: Any) -> Exception:
     return GradientError(
         f"input {i} of shape {x.shape} took no part in computing the output: "
         "check that it requires a gradient, or say allow_unused=True to get None"
+    )
+
+
+def no_leaf(tensor: Any) -> Exception:
+    return GradientError(
+        "requires_grad can be set on leaves only, and this tensor was computed by "
+        f"{tensor.grad_fn.name}: use .detach() to cut it off"
+    )
+
+
+def no_float(tensor: Any) -> Exception:
+    return GradientError(
+        f"only floating-point tensors have gradients, and this one is {tensor.dtype}: use .astype('float32')"
+    )
+
+
+def no_move(tensor: Any) -> Exception:
+    return GradientError(
+        f"a tensor computed by {tensor.grad_fn.name} cannot move: move its inputs, or .detach() it"
     )

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl import complaints
 from minidl.backend import Array, as_array, as_numpy, device_of, to_device
-from minidl.errors import GradientError
 
 if TYPE_CHECKING:
     from minidl.autograd import Function
@@ -80,16 +80,6 @@ class Tensor:
         """The number of elements."""
         return self.data.size
 
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("a 0-d tensor has no length: use .item() for its value")
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
-
-    # Out of the tensor world
-
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array; on the CPU it shares this tensor's memory."""
         return as_numpy(self.data)
@@ -100,20 +90,6 @@ class Tensor:
     def item(self) -> Any:
         """The value of a tensor with one element, as a Python number."""
         return self.data.item()
-
-    def tolist(self) -> Any:
-        return self.data.tolist()
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
-
-    # The graph
 
     @property
     def node(self) -> Function | Tensor:
@@ -127,15 +103,9 @@ class Tensor:
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Ask for this leaf's gradient, or no longer; returns self."""
         if self.grad_fn is not None:
-            raise GradientError(
-                "requires_grad can be set on leaves only, and this tensor was computed by "
-                f"{self.grad_fn.name}: use .detach() to cut it off"
-            )
+            raise complaints.no_leaf(self)
         if requires_grad and self.dtype.kind != "f":
-            raise GradientError(
-                f"only floating-point tensors have gradients, and this one is {self.dtype}: "
-                "use .astype('float32')"
-            )
+            raise complaints.no_float(self)
         self.requires_grad = requires_grad
         return self
 
@@ -159,9 +129,7 @@ class Tensor:
         if device == self.device:
             return self
         if self.grad_fn is not None:
-            raise GradientError(
-                f"a tensor computed by {self.grad_fn.name} cannot move: move its inputs, or .detach() it"
-            )
+            raise complaints.no_move(self)
         return Tensor(to_device(self.data, device), requires_grad=self.requires_grad)
 
     def __repr__(self) -> str:
@@ -179,6 +147,10 @@ class Tensor:
     if TYPE_CHECKING:  # what functional/methods.py binds
 
         def __getattr__(self, name: str) -> Any: ...
+        def __len__(self) -> int: ...
+        def __iter__(self) -> Iterator[Tensor]: ...
+        def __float__(self) -> float: ...
+        def __int__(self) -> int: ...
         def __getitem__(self, index: Any) -> Tensor: ...
         def __neg__(self) -> Tensor: ...
         def __add__(self, other: Any) -> Tensor: ...

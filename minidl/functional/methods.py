@@ -69,7 +69,21 @@ for _name, _operation in _OPERATORS.items():
     setattr(Tensor, _name.replace("__", "__r", 1), _reflected(_operation))
     setattr(Tensor, _name.replace("__", "__i", 1), _in_place(_operation))
 
+
+
+def _length(x: Tensor) -> int:
+    if not x.shape:
+        raise TypeError("a 0-d tensor has no length: use .item() for its value")
+    return x.shape[0]
+
+
 _METHODS = {
+    "__len__": _length,
+    "__iter__": lambda x: (x[i] for i in range(len(x))),
+    "__float__": lambda x: float(x.item()),
+    "__int__": lambda x: int(x.item()),
+    "__bool__": lambda x: bool(x.item()),
+    "tolist": lambda x: x.data.tolist(),
     "__neg__": arithmetic.negative,
     "__abs__": arithmetic.absolute,
     "__lt__": arithmetic.less,
