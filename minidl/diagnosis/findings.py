@@ -131,9 +131,10 @@ class GradcheckResult:
             if check.wrong:
                 rows += [_line(line) for line in str(check).partition(": ")[2].splitlines()]
         problem = f"<p>{html.escape(self.problem)}</p>" if self.problem else ""
+        table = f'<table style="border-collapse:collapse">{"".join(rows)}</table>' if self.checks else ""
         return (
             f'<div><p style="color:{RIGHT if self else WRONG}"><b>{html.escape(self.headline)}</b></p>'
-            f'{problem}<table style="border-collapse:collapse">{"".join(rows)}</table></div>'
+            f"{problem}{table}</div>"
         )
 
 
