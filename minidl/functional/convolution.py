@@ -38,7 +38,7 @@ class Conv2d(Function):
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.size = x.shape[2:]
         self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
-        work = _algorithm(x, weight, self.window, self.groups, min(weight.shape[:2]))
+        work = _algorithm(x, weight, self.window, self.groups, _winograd_pays(x, weight))
         return work.conv2d(x, weight, bias, self.window, self.groups)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -63,7 +63,7 @@ class ConvTranspose2d(Function):
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
-        work = _algorithm(x, weight, self.window, self.groups, min(weight.shape[:2]))
+        work = _algorithm(x, weight, self.window, self.groups, _winograd_pays(x, weight))
         return work.conv_transpose2d(x, weight, bias, self.window, self.groups, self.size)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -90,7 +90,7 @@ class ConvWeight(Function):
     def forward(self, x: Array, y: Array) -> Array:
         self.size = x.shape[2:]
         self.save(x=x if self.needs_grad[1] else None, y=y if self.needs_grad[0] else None)
-        work = _algorithm(x, y, self.window, self.groups, min(x.shape[1], y.shape[1]))
+        work = _algorithm(x, y, self.window, self.groups, x.shape[1] >= SOME_CHANNELS)
         return work.conv_weight(x, y, self.window, self.groups)
 
     def backward(self, dw: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -207,7 +207,9 @@ def _check_bias(bias: Tensor | None, channels: int, weight: Tensor) -> None:
 # Which way
 
 ALGORITHMS = {"im2col": im2col_conv, "strips": strip_conv, "winograd": winograd}
-MANY_CHANNELS = 32
+SOME_CHANNELS, MANY_CHANNELS = 8, 16
+SMALL_MAP = 16 * 16  # pixels
+MUCH_WORK = 1 << 21  # multiplications, before Winograd saves any
 _chosen = "auto"
 
 
@@ -216,8 +218,9 @@ def conv_algorithm(name: str | None = None) -> str:
 
     "im2col" is the plain way (`im2col_conv.py`), "strips" the same in pieces (`strip_conv.py`), and
     "winograd" the one with fewer multiplications (`winograd.py`) wherever it is possible, strips elsewhere.
-    "auto", the default, takes Winograd's for MANY_CHANNELS channels or more on both sides: with few, the
-    transforms cost more than the multiplications saved.
+    "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
+    for MANY_CHANNELS on both sides or a SMALL_MAP, which makes short strips, if there is MUCH_WORK; and for
+    ∂L/∂w from SOME_CHANNELS of the input on. `python -m benchmarks.choice` measures how often that is right.
 
     Raises:
         ValueError: there is no algorithm of that name.
@@ -232,11 +235,17 @@ def conv_algorithm(name: str | None = None) -> str:
     return _chosen
 
 
-def _algorithm(x: Array, y: Array, window: Window, groups: int, channels: int) -> ModuleType:
-    """The file that does the work for two arrays of `channels` channels or more; all have its functions."""
+def _winograd_pays(x: Array, weight: Array) -> bool:
+    (n, _, h, w), (o, c) = x.shape, weight.shape[:2]
+    wide_or_small = min(o, c) >= MANY_CHANNELS or h * w <= SMALL_MAP
+    return wide_or_small and n * h * w * weight.size >= MUCH_WORK
+
+
+def _algorithm(x: Array, y: Array, window: Window, groups: int, winograd_pays: bool) -> ModuleType:
+    """The file that does the work for these two arrays; all have its functions."""
     name = _chosen
     if name == "auto":
-        name = "winograd" if channels >= MANY_CHANNELS else "strips"
+        name = "winograd" if winograd_pays else "strips"
     if name == "winograd" and not winograd.can(x, y, window, groups):
         name = "strips"
     return ALGORITHMS[name]
