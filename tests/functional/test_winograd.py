@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from minidl import Tensor
 from minidl import functional as F
 from minidl.backend.im2col import Window
+from minidl.backend.threads import get_num_threads, set_num_threads
 from minidl.functional import convolution, im2col_conv, winograd
 
 
@@ -72,6 +73,32 @@ def test_several_rounds_and_blocks(monkeypatch):
 @pytest.mark.parametrize("channels", [64, 256, 512])
 def test_a_layer_of_vgg16(channels):
     check(1, channels, channels, 28, 28, (1, 1), 5e-6)
+
+
+def test_results_do_not_depend_on_threads(monkeypatch):
+    pytest.importorskip("threadpoolctl")
+    monkeypatch.setattr(winograd, "STRIP", 20)
+    monkeypatch.setattr(winograd, "ROUND_BYTES", 1 << 18)
+    window = Window((3, 3), padding=(1, 1))
+    x, weight, bias, y = (
+        a.astype(np.float32) for a in arrays(3, (5, 9, 14, 14), (12, 9, 3, 3), (12,), (5, 12, 14, 14))
+    )
+    before, runs = get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 3):
+            set_num_threads(threads)
+            runs.append(
+                (
+                    winograd.conv2d(x, weight, bias, window, 1),
+                    winograd.conv_transpose2d(y, weight, None, window, 1, (14, 14)),
+                    winograd.conv_weight(x, y, window, 1),
+                )
+            )
+    finally:
+        set_num_threads(before)
+    for run in runs[1:]:
+        for found, expected in zip(run, runs[0], strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_strides_of_the_input_do_not_matter():
