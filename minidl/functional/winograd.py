@@ -67,6 +67,7 @@ FOUR = np.complex128  # four float32 at once: NumPy copies by elements, and the 
 FREQUENCIES = split(36, 3)
 STRIP = 196  # tiles that one thread takes through all three steps
 ROUND_BYTES = 24 << 20  # of V and ∂L/∂M, which all threads share
+SUM_BYTES = 1 << 20  # of ∂L/∂U, up to which threads add up one of their own
 BLOCK_BYTES = 1 << 20  # of tiles or filters that one thread transforms at a time
 
 
@@ -143,13 +144,35 @@ def _filtered(x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, padding: Pa
 
 
 def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
-    """x ⊛ y, which is ∂L/∂w for y = ∂L/∂(x ⋆ w):  (N, C, H, W), (N, O, OH, OW) → (O, C, 3, 3).
+    """x ⊛ y, which is ∂L/∂w for y = ∂L/∂(x ⋆ w):  (N, C, H, W), (N, O, OH, OW) → (O, C, 3, 3)."""
+    c, o = x.shape[1], y.shape[1]
+    add_up = _add_up_strips if 36 * 4 * o * c <= SUM_BYTES else _add_up_frequencies
+    return filter_gradient(add_up(x, y, window.padding, list(cut(y.shape, STRIP))))
 
-    ∂L/∂U is as large as all the filters, so the threads share one: each adds to its own frequencies.
-    """
+
+def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair, strips: list[Tiles]) -> np.ndarray:
+    """∂L/∂U (36, O, C) of few channels: sums over an eighth of the strips each, and the sum of these."""
+    c, o = x.shape[1], y.shape[1]
+    shares = [strips[part] for part in split(len(strips), -(-len(strips) // 8))]
+    sums = scratch(np, "du", (len(shares), 36, o, c), np.float32)
+
+    def add_up(share: list[Tiles], du: np.ndarray) -> None:
+        du[...] = 0
+        product = scratch(np, "product", du.shape, np.float32)
+        for here in share:
+            v, dm = frequencies("v", c, len(here)), frequencies("m", o, len(here))
+            transform_tiles(INPUT, x, padding, here, slice(0, c), v)
+            transform_tiles(OUTPUT, y, (0, 0), here, slice(0, o), dm)
+            du += np.matmul(dm, v.swapaxes(1, 2), out=product)
+
+    parallel_for(np, add_up, list(zip(shares, sums, strict=True)))
+    return sums.sum(0)
+
+
+def _add_up_frequencies(x: np.ndarray, y: np.ndarray, padding: Pair, strips: list[Tiles]) -> np.ndarray:
+    """∂L/∂U (36, O, C), as large as all the filters: one sum, of which threads share the frequencies."""
     c, o = x.shape[1], y.shape[1]
     du = scratch(np, "du", (36, o, c), np.float32)
-    strips = list(cut(y.shape, STRIP))
     rounds = split(len(strips), max(1, ROUND_BYTES // (36 * 4 * (c + o) * STRIP)))
     for some in (strips[r] for r in rounds):
         stops = list(itertools.accumulate(map(len, some)))
@@ -157,7 +180,7 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
         pieces = []
         for here, stop in zip(some, stops, strict=True):
             width, columns = max(1, BLOCK_BYTES // (36 * 4 * len(here))), slice(stop - len(here), stop)
-            pieces += [(INPUT, x, window.padding, here, s, v[:, s, columns]) for s in split(c, width)]
+            pieces += [(INPUT, x, padding, here, s, v[:, s, columns]) for s in split(c, width)]
             pieces += [(OUTPUT, y, (0, 0), here, s, dm[:, s, columns]) for s in split(o, width)]
 
         def multiply(f: slice, first: bool, v: Array = v, dm: Array = dm) -> None:
@@ -169,7 +192,7 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
 
         parallel_for(np, transform_tiles, pieces)
         parallel_for(np, multiply, [(f, some[0] is strips[0]) for f in FREQUENCIES])
-    return filter_gradient(du)
+    return du
 
 
 # The transforms

@@ -62,7 +62,9 @@ def test_any_shape(n, c, o, size, padding):
     check(n, c, o, *size, padding, 5e-6)
 
 
-def test_several_rounds_and_blocks(monkeypatch):
+@pytest.mark.parametrize("sum_bytes", [0, 1 << 20])
+def test_several_rounds_and_blocks(monkeypatch, sum_bytes):
+    monkeypatch.setattr(winograd, "SUM_BYTES", sum_bytes)
     monkeypatch.setattr(winograd, "STRIP", 7)
     monkeypatch.setattr(winograd, "ROUND_BYTES", 1 << 16)
     monkeypatch.setattr(winograd, "BLOCK_BYTES", 1 << 12)
@@ -75,7 +77,9 @@ def test_a_layer_of_vgg16(channels):
     check(1, channels, channels, 28, 28, (1, 1), 5e-6)
 
 
-def test_results_do_not_depend_on_threads(monkeypatch):
+@pytest.mark.parametrize("sum_bytes", [0, 1 << 20])
+def test_results_do_not_depend_on_threads(monkeypatch, sum_bytes):
+    monkeypatch.setattr(winograd, "SUM_BYTES", sum_bytes)
     pytest.importorskip("threadpoolctl")
     monkeypatch.setattr(winograd, "STRIP", 20)
     monkeypatch.setattr(winograd, "ROUND_BYTES", 1 << 18)
