@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from benchmarks.compare import Timing, alternate
-from minidl.autograd import no_grad
 from minidl.backend.im2col import Window
 from minidl.functional.convolution import Conv2d, ConvTranspose2d, ConvWeight
+from minidl.recording import no_grad
 from minidl.tensor import Tensor
 
 LAYERS = [

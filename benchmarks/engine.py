@@ -1,10 +1,12 @@
 """The engine alone: a chain of 2,000 multiplications of 8 numbers each, forward and backward.
 
-The numbers are so few that only the recording of the graph and the walk back through it take time.
+The numbers are so few that only the recording of the graph and the walk back through it take time. The
+garbage collector rests meanwhile, as in `timeit`: when it runs depends on all that was ever imported.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +30,9 @@ def run(batch: int, repetitions: int, quick: bool) -> dict[str, Any]:
         except Exception as error:
             rows[name] = f"not run: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
             continue
+        gc.disable()
         timing = alternate(ours, {name: theirs}, 3 * repetitions, aim=1.0)
+        gc.enable()
         each = 1000 / LENGTH
         rows[f"multiplication, against {name}"] = Timing(
             timing.ours * each, timing.theirs * each, timing.ratio, timing.spread, name, "µs", timing.aim

@@ -2,7 +2,7 @@
 
 from minidl import functional, nn, optim
 from minidl.anomaly import detect_anomaly
-from minidl.autograd import Function, grad, is_grad_enabled, no_grad, set_grad_enabled
+from minidl.autograd import Function
 from minidl.backend import seed
 from minidl.backend.threads import get_num_threads, set_num_threads
 from minidl.draw import draw
@@ -10,6 +10,8 @@ from minidl.errors import MinidlError
 from minidl.explain import explain
 from minidl.functional.convolution import conv_algorithm
 from minidl.gradcheck import GradcheckResult, gradcheck
+from minidl.paths import grad
+from minidl.recording import is_grad_enabled, no_grad, set_grad_enabled
 from minidl.tensor import Tensor
 
 __version__ = "0.1.0"

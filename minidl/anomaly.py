@@ -55,7 +55,7 @@ class Anomaly:
         found = _not_finite(y.data)
         if not found:
             return
-        place, names = Place(*calling_place()), _names(function, inputs)
+        place, names = Place(*calling_place(2)), _names(function, inputs)
         for name, x in zip(names, inputs, strict=True):
             if before := _not_finite(x.data):
                 raise AnomalyError(

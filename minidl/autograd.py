@@ -15,7 +15,7 @@ is enough to visit the functions in the order of their calls, backwards.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from heapq import heappop, heappush
 from typing import Any, ClassVar
 
@@ -23,12 +23,8 @@ from minidl import complaints
 from minidl.anomaly import looking_back
 from minidl.backend import Array, array_module
 from minidl.backend.memory import owns_memory
-from minidl.paths import asked_towards, topological_order
-from minidl.recording import Place, calling_place, here, is_grad_enabled, no_grad, set_grad_enabled
+from minidl.recording import Place, calling_place, here, set_grad_enabled
 from minidl.tensor import Tensor
-
-__all__ = ["Function", "backward", "grad", "is_grad_enabled", "no_grad", "set_grad_enabled"]
-__all__ += ["topological_order", "unbroadcast", "walk"]
 
 _wrap, _numbers = Tensor.wrap, itertools.count(0, -1)
 
@@ -52,20 +48,21 @@ class Function:
     differentiated again. An instance is used once; options go to its constructor.
     """
 
-    needs_grad: Sequence[bool] = (False,) * 99  # for each input: is its gradient asked for?
+    needs_grad: Sequence[bool] = (False,) * 99  # for each input: is its gradient asked for? Here: of none
     edges: Sequence[Any]  # for each input: the Function or leaf it came from; None where it needs no gradient
     shape: tuple[int, ...]  # of the output
     made_in: Any  # the nn.ModuleCall that it was part of; None outside of modules
 
     _inputs: ClassVar[dict[str, int]] = {}  # the names of forward's inputs, and their places
+    _depth = 3  # user code is at least so many calls up from where it is looked for
     _number: int  # functions are numbered as they are called: 0, −1, −2, …
-    _code: Any  # with _instruction: where in user code it was called
-    _instruction: int
+    _place: tuple[Any, int]  # in user code, where it was called
     _saved: Any = {}  # what backward needs: name → (tensor, its array, its version); None once freed  # noqa: RUF012
 
     def __init_subclass__(cls) -> None:
         code = cls.forward.__code__
         cls._inputs = {name: i for i, name in enumerate(code.co_varnames[1 : code.co_argcount])}
+        cls._depth = 4 if cls.__module__.startswith("minidl.functional") else 3  # called by a function there
 
     @property
     def name(self) -> str:
@@ -74,7 +71,7 @@ class Function:
     @property
     def made_at(self) -> Place:
         """The line of user code that called it."""
-        return Place(self._code, self._instruction)
+        return Place(*self._place)
 
     def forward(self, *inputs: Any) -> Array:
         raise complaints.no_forward(self)
@@ -106,10 +103,11 @@ class Function:
 
     def _record(self, inputs: tuple[Tensor, ...], y: Tensor, call: Any) -> None:
         """Become the past of y: note where it came from, and what was saved of which tensors."""
-        self.edges = [(x.grad_fn or x) if x.requires_grad else None for x in inputs]
+        self.edges = edges = []
+        for x in inputs:
+            edges.append((x.grad_fn or x) if x.requires_grad else None)
         self.shape = y.data.shape
-        self.made_in = call
-        self._code, self._instruction = calling_place()
+        self.made_in, self._place = call, calling_place(self._depth)
         self._number = next(_numbers)
         saved, places = self._saved, self._inputs
         for name, array in saved.items():
@@ -119,8 +117,7 @@ class Function:
                 else:  # the output itself points here: keeping it would close a circle
                     tensor = y.detach() if name == "output" else _wrap(array)
                 saved[name] = tensor, tensor.data, tensor._version[0]
-        y.requires_grad = True
-        y.grad_fn = self
+        y.requires_grad, y.grad_fn = True, self
 
     def save(self, **values: Array | None) -> None:
         """Keep arrays for `backward`: inputs by the name `forward` gives them, the result as `output`.
@@ -153,11 +150,7 @@ class Function:
 
 
 def walk(
-    output: Tensor,
-    gradient: Tensor,
-    retain_graph: bool,
-    keep: Collection[Any] = (),
-    observe: Callable[[Function, Tensor, tuple[Any, ...]], None] | None = None,
+    output: Tensor, gradient: Tensor, retain_graph: bool, keep: Collection[Any] = (), observe: Any = None
 ) -> dict[Any, Tensor]:
     """The chain rule: ∂L/∂x for every leaf x that output = L was computed from, and every function to keep.
 
@@ -183,8 +176,9 @@ def walk(
             raise complaints.wrong_number(node, results)
         if observe is not None:
             observe(node, dy, results)
-        for edge, dx, needed in zip(edges, results, node.needs_grad, strict=True):
-            if dx is None or not needed:
+        for i, dx in enumerate(results):
+            edge = edges[i]
+            if edge is None or dx is None:
                 continue
             shape = edge.shape
             if type(dx) is not Tensor or dx.data.shape != shape:
@@ -214,7 +208,7 @@ def unbroadcast(gradient: Tensor, shape: tuple[int, ...], function: Function) ->
     return gradient.sum(axis=(*range(added), *stretched)).reshape(shape)
 
 
-def _first_gradient(output: Tensor, gradient: Tensor | None) -> Tensor:
+def first_gradient(output: Tensor, gradient: Tensor | None) -> Tensor:
     """The gradient that the walk starts with: ∂L/∂L = 1 unless one is given."""
     if complaint := complaints.about_start(output, gradient):
         raise complaint
@@ -237,7 +231,7 @@ def backward(
     Raises:
         GradientError: output requires no gradient, or `gradient` does not fit it, or the graph was freed.
     """
-    first = _first_gradient(output, gradient)
+    first = first_gradient(output, gradient)
     retain_graph = create_graph if retain_graph is None else retain_graph
     with set_grad_enabled(create_graph), looking_back() as observe:
         gradients = walk(output, first, retain_graph, observe=observe)
@@ -250,30 +244,3 @@ def backward(
             else:  # y = a + b gives a and b one and the same array, but each shall own its gradient
                 leaf.grad = dx * 1 if create_graph else _wrap(dx.data.copy())
             taken.add(id(dx.data))
-
-
-def grad(
-    output: Tensor,
-    inputs: Tensor | Iterable[Tensor],
-    gradient: Tensor | None = None,
-    retain_graph: bool | None = None,
-    create_graph: bool = False,
-    allow_unused: bool = False,
-) -> Any:
-    """∂output/∂x for each x of `inputs`, leaves or not, leaving every `.grad` as it is.
-
-    Only the paths that lead to the inputs are walked. One tensor in, one gradient out; several, a tuple.
-    Raises GradientError as `backward`, and for an input that output does not depend on, unless `allow_unused`
-    (then None).
-    """
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    first = _first_gradient(output, gradient)
-    wanted = {x.node for x in xs}
-    retain_graph = create_graph if retain_graph is None else retain_graph
-    with set_grad_enabled(create_graph), looking_back() as observe, asked_towards(wanted, output.node):
-        found = walk(output, first, retain_graph, wanted, observe)
-    for i, x in enumerate(xs):
-        if x.node not in found and not allow_unused:
-            raise complaints.unused(i, x)
-    results = tuple(found.get(x.node) for x in xs)
-    return results[0] if isinstance(inputs, Tensor) else results

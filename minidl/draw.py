@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minidl.autograd import set_grad_enabled
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
+from minidl.recording import set_grad_enabled
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import Function, backward, grad, no_grad
+from minidl.autograd import Function, backward
 from minidl.backend import Array, array_module, to_device
 from minidl.diagnosis.causes import find_cause
 from minidl.diagnosis.evidence import Evidence
@@ -37,6 +37,8 @@ from minidl.diagnosis.findings import KINK_TOL, GradcheckResult, InputCheck
 from minidl.diagnosis.trust import fingerprints, refuse_float32, trust_forward, trusted_gradients
 from minidl.errors import GradientError
 from minidl.functional.shape import concatenate
+from minidl.paths import grad
+from minidl.recording import no_grad
 from minidl.tensor import Tensor
 
 FULL_LIMIT = 1000  # method="auto" tries every element of so many in all inputs together, beyond it directions

@@ -91,12 +91,15 @@ class _OfMinidl(dict[str, bool]):
 _of_minidl = _OfMinidl()
 
 
-def calling_place() -> tuple[CodeType, int]:
-    """The last place in user code on the way to the operation that asks: what `Place` is made of.
+def calling_place(depth: int) -> tuple[CodeType, int]:
+    """The last place in user code on the way here, what `Place` is made of; sought from `depth` calls up.
 
     A frame itself would keep every variable of the caller alive.
     """
-    frame: Any = sys._getframe(3)
+    try:
+        frame: Any = sys._getframe(depth)
+    except ValueError:  # there are fewer
+        frame = sys._getframe(1)
     while _of_minidl[frame.f_code.co_filename] and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code, frame.f_lasti

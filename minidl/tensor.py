@@ -15,6 +15,7 @@ import numpy as np
 
 from minidl import complaints
 from minidl.backend import Array, as_array, as_numpy, device_of, to_device
+from minidl.words import tensor_html, tensor_text
 
 if TYPE_CHECKING:
     from minidl.autograd import Function
@@ -132,17 +133,7 @@ class Tensor:
             raise complaints.no_move(self)
         return Tensor(to_device(self.data, device), requires_grad=self.requires_grad)
 
-    def __repr__(self) -> str:
-        parts = [np.array2string(self.numpy(), separator=", ", prefix="Tensor(", precision=4, threshold=100)]
-        if self.dtype != np.float32:
-            parts.append(f"dtype={self.dtype}")
-        if self.device != "cpu":
-            parts.append(f"device={self.device!r}")
-        if self.grad_fn is not None:
-            parts.append(f"grad_fn=<{self.grad_fn.name}>")
-        elif self.requires_grad:
-            parts.append("requires_grad=True")
-        return f"Tensor({', '.join(parts)})"
+    __repr__, _repr_html_ = tensor_text, tensor_html
 
     if TYPE_CHECKING:  # what functional/methods.py binds
 

@@ -13,8 +13,8 @@ import pytest
 import minidl as dl
 from minidl import Function, Tensor
 from minidl import functional as F
-from minidl.autograd import topological_order
 from minidl.errors import DeviceError, GradientError
+from minidl.paths import topological_order
 
 
 def leaf(*values: float, dtype: str = "float64") -> Tensor:

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl.autograd import Function, grad
+from minidl.autograd import Function
 from minidl.backend import random, threads
 from minidl.data import Preprocessing
 from minidl.functional import cross_entropy
 from minidl.models import VGG, vgg16
 from minidl.optim import SGD, Adam, AdamW, RMSprop
+from minidl.paths import grad
 from minidl.tensor import Tensor
 
 # float32 in, float32 out

@@ -15,11 +15,11 @@ import pytest
 from vgg16_layouts import keras_layers, timm_file, torch_file
 
 import minidl
-from minidl.autograd import no_grad
 from minidl.data import ImageFolder, open_picture
 from minidl.functional import cross_entropy
 from minidl.models import vgg16
 from minidl.models.vgg import VGG16_BLOCKS
+from minidl.recording import no_grad
 from minidl.tensor import Tensor
 from minidl.weights.load import load_vgg16
 

@@ -52,6 +52,11 @@ def test_the_reading_guide_counts_right():
     assert guide == [(name, len((ROOT / name).read_bytes().splitlines())) for name, _ in guide]
 
 
+def test_the_engine_is_read_in_one_sitting():
+    lines = dict(reading_guide())
+    assert lines["minidl/tensor.py"] + lines["minidl/autograd.py"] <= 400
+
+
 def test_the_main_commands_are_shown():
     shown = {line.split()[0] for line in command_lines()}
     assert {"demo", "finetune", "train", "predict", "evaluate", "submission", "download"} <= shown

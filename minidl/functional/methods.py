@@ -12,6 +12,7 @@ import numpy as np
 from minidl import autograd
 from minidl.errors import GradientError, ShapeError
 from minidl.functional import activation, arithmetic, matmul, reduction, shape
+from minidl.recording import is_grad_enabled
 from minidl.tensor import Tensor
 
 
@@ -25,7 +26,7 @@ def write(x: Tensor, index: Any, value: Any) -> Tensor:
     Raises:
         GradientError: the graph is recording and x requires a gradient, which an overwritten value has not.
     """
-    if autograd.is_grad_enabled() and x.requires_grad:
+    if is_grad_enabled() and x.requires_grad:
         raise GradientError(
             f"an in-place change of a tensor of shape {x.shape} that requires a gradient: "
             "write x = x + y instead, or do it inside no_grad()"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from minidl.autograd import Function, is_grad_enabled
+from minidl.autograd import Function
 from minidl.backend import Array, array_module
 from minidl.errors import ShapeError
 from minidl.functional.arithmetic import in_one_type
 from minidl.functional.reduction import mean, var
 from minidl.functional.reduction import sum as sum_
 from minidl.functional.shape import pad
+from minidl.recording import is_grad_enabled
 from minidl.tensor import Tensor
 
 

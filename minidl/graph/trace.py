@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from minidl.autograd import Function, _first_gradient, set_grad_enabled, topological_order, walk
+from minidl.autograd import Function, first_gradient, walk
 from minidl.backend import Array, array_module
 from minidl.errors import GradientError
 from minidl.graph.formulas import formula_of
 from minidl.nn.module import Module, ModuleCall
 from minidl.nn.parameter import Parameter
+from minidl.paths import topological_order
+from minidl.recording import set_grad_enabled
 from minidl.tensor import Tensor
 
 TINY = 6  # arrays of so many elements are shown by their numbers, larger ones by shape and norm
@@ -84,7 +86,7 @@ def trace(output: Tensor, model: Module | None = None) -> Trace:
     """Look at the graph of `output`. Names come from the variables of whoever called minidl, and from `model`
     or the modules that were called."""
     if not output.requires_grad:
-        _first_gradient(output, None)  # says why there is no graph
+        first_gradient(output, None)  # says why there is no graph
     functions = topological_order(output.node)
     leaves = list(dict.fromkeys(e for f in functions for e in f.edges if isinstance(e, Tensor)))
     if not functions:
@@ -242,7 +244,7 @@ def gradients(of: Trace, gradient: Tensor | None = None) -> Gradients:
             summed.append(axes)
         found.passages[function] = Passage(Value.of(dy.data), passed, summed)
 
-    first = _first_gradient(of.output, gradient)
+    first = first_gradient(of.output, gradient)
     with set_grad_enabled(False):
         sums = walk(of.output, first, retain_graph=True, observe=observe)
     found.leaves = {leaf: Value.of(dx.data) for leaf, dx in sums.items() if isinstance(leaf, Tensor)}

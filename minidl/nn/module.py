@@ -20,6 +20,7 @@ from minidl.nn.parameter import Parameter
 from minidl.nn.state import IncompatibleKeys, load_state
 from minidl.recording import here
 from minidl.tensor import Tensor
+from minidl.words import module_html, module_text
 
 Self = TypeVar("Self", bound="Module")
 
@@ -313,13 +314,7 @@ class Module:
         """How many multiplications, each with its addition, one forward takes in sums of products."""
         return 0
 
-    def __repr__(self) -> str:
-        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
-        if not lines:
-            return f"{type(self).__name__}({self.extra_repr()})"
-        if self.extra_repr():
-            lines.insert(0, self.extra_repr())
-        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+    __repr__, _repr_html_ = module_text, module_html
 
 
 _REGISTRIES: dict[str, type] = {"_parameters": Parameter, "_buffers": Tensor, "_modules": Module}

@@ -14,6 +14,3 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         super().__init__(data, requires_grad)
-
-    def __repr__(self) -> str:
-        return super().__repr__().replace("Tensor", "Parameter", 1)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import set_grad_enabled, topological_order
 from minidl.backend import Array, get_rng_state, set_rng_state
 from minidl.nn.module import Module
+from minidl.paths import topological_order
+from minidl.recording import set_grad_enabled
 from minidl.tensor import Tensor
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import grad, set_grad_enabled
 from minidl.backend import to_device
 from minidl.functional import concatenate
 from minidl.gradcheck import gradcheck
 from minidl.operations.row import Kink, Operation, Sample
+from minidl.paths import grad
+from minidl.recording import set_grad_enabled
 from minidl.tensor import Tensor
 
 DTYPES = ("float64", "float32")

@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from minidl.autograd import no_grad
 from minidl.data import DataLoader, FeatureCache, ImageFolder, TensorDataset
 from minidl.data.cache import describe_files, digest
 from minidl.functional import concatenate
 from minidl.nn import Module
 from minidl.progress import progress_bar
+from minidl.recording import no_grad
 from minidl.tensor import Tensor
 from minidl.training.interrupt import DeferredInterrupt, Interrupted
 from minidl.weights.download import minidl_home

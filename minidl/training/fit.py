@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minidl.autograd import no_grad
 from minidl.backend import get_rng_state, set_rng_state
 from minidl.errors import CheckpointError, GradientError, WeightsError
 from minidl.functional import cross_entropy
 from minidl.nn import Module
 from minidl.optim import Optimizer
 from minidl.progress import progress_bar
+from minidl.recording import no_grad
 from minidl.tensor import Tensor
 from minidl.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from minidl.training.history import History, Row

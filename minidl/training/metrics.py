@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minidl.autograd import no_grad
 from minidl.errors import ShapeError
 from minidl.functional import softmax
 from minidl.nn import Module
+from minidl.recording import no_grad
 from minidl.tensor import Tensor
 
 

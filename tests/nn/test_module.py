@@ -9,8 +9,8 @@ import pytest
 
 import minidl as dl
 from minidl import Tensor, nn
-from minidl.autograd import topological_order
 from minidl.errors import MinidlError, ShapeError, WeightsError
+from minidl.paths import topological_order
 
 
 class Block(nn.Module):
