@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from minidl.check_operations import UNCHECKED
 from minidl.cli import _parser
+from minidl.operations import OPERATIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,11 +27,17 @@ def named_files() -> list[str]:
     return sorted(spans | {link.split("#")[0] for link in LINKS})
 
 
-def reading_guide() -> list[tuple[str, int]]:
-    """(file, lines) of each row of the table under "Read the source"."""
-    section = README.partition("\n## Read the source\n")[2].partition("\n## ")[0]
+def table_under(heading: str) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of the table under a heading."""
+    section = README.partition(heading)[2].partition("\n##")[0]
     table = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     header, _, *rows = [[cell.strip() for cell in row] for row in table]
+    return header, rows
+
+
+def reading_guide() -> list[tuple[str, int]]:
+    """(file, lines) of each row of the table under "Read the source"."""
+    header, rows = table_under("\n## Read the source\n")
     assert header == ["file", "lines", "what"]
     return [(FILE.search(file)[0], int(lines)) for file, lines, _ in rows]
 
@@ -57,9 +65,28 @@ def test_the_engine_is_read_in_one_sitting():
     assert lines["minidl/tensor.py"] + lines["minidl/autograd.py"] <= 400
 
 
+def test_the_table_of_gradients_is_complete():
+    header, rows = table_under("\n### Every gradient, checked\n")
+    assert header == ["operation", "cases", "gradient", "its gradient"]
+    differentiable = {name for name, row in OPERATIONS.items() if row.differentiable}
+    assert {name.strip("`") for name, *_ in rows} == differentiable - set(UNCHECKED)
+    for name, cases, *errors in rows:
+        assert int(cases) == len(OPERATIONS[name.strip("`")].listed())
+        assert all(float(error) <= 1e-6 for error in errors)
+
+
 def test_the_main_commands_are_shown():
     shown = {line.split()[0] for line in command_lines()}
-    assert {"demo", "finetune", "train", "predict", "evaluate", "submission", "download"} <= shown
+    assert {
+        "demo",
+        "finetune",
+        "train",
+        "predict",
+        "evaluate",
+        "submission",
+        "download",
+        "gradcheck",
+    } <= shown
 
 
 @pytest.mark.parametrize("line", command_lines())
