@@ -65,6 +65,7 @@ def main() -> None:
         print_table(title, results[title])
     if arguments.json:
         results = {**load(arguments.json), **results}
+        results = {title: results[title] for title, _ in SECTIONS.values() if title in results}
         save(results, machine, arguments.json)
     if arguments.plot:
         draw(results, arguments.plot)

@@ -16,7 +16,7 @@ def run(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
     ours = alone("memory", "train_minidl", batch, quick)["peak"]
     theirs = {name: alone("memory", "train_torch", batch, quick, name)["peak"] for name in LAYOUTS}
     peer = min(theirs, key=theirs.__getitem__)
-    return {f"VGG16 training, batch {batch}": summary([(ours, theirs[peer])], peer, "MB", aim=0.9)}
+    return {f"memory of VGG16 training, batch {batch}": summary([(ours, theirs[peer])], peer, "MB", aim=0.9)}
 
 
 def train_minidl(batch: int, quick: bool) -> float:

@@ -46,7 +46,7 @@ def training(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
 def frozen(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
     model, x, y = vgg16(batch, quick)
     model.between(until="flatten").freeze()
-    return {f"the same, convolutions frozen, batch {batch}": _compare_steps(model, x, y, repetitions, 0.55)}
+    return {f"VGG16, convolutions frozen, batch {batch}": _compare_steps(model, x, y, repetitions, 0.55)}
 
 
 def small_cnn(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
