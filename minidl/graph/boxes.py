@@ -170,6 +170,7 @@ class Words:
         self.calls_of: dict[Module | None, list[ModuleCall]] = {}
         for call in every_call:
             self.calls_of.setdefault(call.module(), []).append(call)
+        self.layers = bool(every_call)  # then "#7" would stand nowhere else in the picture
 
     def box(self, group: Group) -> Box:
         if group.elided:
@@ -181,7 +182,7 @@ class Words:
         value = self.graph.values.get(function)
         if value is not None and value.size <= TINY:
             box.lines.append((numbers(value), "value"))
-        elif function.shape and not group.calls:
+        elif function.shape and not self.layers:
             box.lines.append((shape_text(function.shape), "value"))
         if self.gradients is not None and function in self.gradients.passages:
             box.lines.append(self.gradient(function, self.gradients.passages[function].arriving))
@@ -193,10 +194,14 @@ class Words:
         """One operation, or several on one line of code."""
         function, names = group.functions[0], [f.name for f in reversed(group.functions)]
         name = self.graph.names[function]
+        if self.layers and name.startswith("#"):
+            name = shape_text(function.shape)
         box = Box("operation", ", ".join(names), name)
-        if len(names) == 1:
-            formula = rewrite(formula_of(type(function)).value, self.graph.letters(function)[0], self.loss)[0]
-            box.lines.append((formula.partition(" = ")[2], ""))
+        if len(names) == 1 and not self.layers:
+            formula, where = rewrite(
+                formula_of(type(function)).value, self.graph.letters(function)[0], self.loss
+            )
+            box.lines += [(formula.partition(" = ")[2], ""), (where, "")]
         else:
             box.lines.append((function.made_at.source, ""))
         box.lines = [line for line in box.lines if line[0]]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 Point = tuple[float, float]
 SWEEPS = 8  # up and down, for the order and for the places
-ACROSS, DOWN = 22.0, 24.0  # the distance between neighbours in a layer, and between layers
+ACROSS, DOWN = 22.0, 18.0  # the distance between neighbours in a layer, and between layers
 PASSING = 8.0  # the width of an edge that passes through a layer
 STEADY = 50.0  # how much more than a leaf a box weighs that has something above it
 PORTS = 18.0  # the distance between edges that end at the same box

@@ -12,7 +12,7 @@ from minidl.graph.layout import Point, layout
 from minidl.visualize.style import BLUE, GREEN, INK, LINE, PAPER, RED, SANS, SOFT
 
 TITLE, SMALL = 13.0, 11.5  # sizes of type
-SIDE, TOP, LINE_HEIGHT = 10.0, 7.0, 15.5  # inside a box
+SIDE, TOP, LINE_HEIGHT, GAP = 10.0, 7.0, 15.5, 18.0  # inside a box
 MARGIN, NARROWEST, LONGEST = 16.0, 72.0, 64  # around the picture; of a box; characters in a line of text
 WIDTHS = (  # of characters in a wide font, DejaVu Sans, in units of its size
     ("'ijlIJ .,·:;|/f²", 0.36),
@@ -64,10 +64,10 @@ class Drawing:
     @property
     def svg(self) -> str:
         """The picture as the text of an SVG file."""
-        sizes = [_size(box) for box in self.boxes]
-        column = max(
-            (width for box, (width, _) in zip(self.boxes, sizes, strict=True) if box.is_module), default=0.0
-        )
+        modules = [box for box in self.boxes if box.is_module]
+        indent = max((_title_width(box) for box in modules), default=0.0) + GAP
+        sizes = [_size(box, indent) for box in self.boxes]
+        column = max((_size(box, indent)[0] for box in modules), default=0.0)
         sizes = [
             (column, h) if box.is_module else (w, h) for box, (w, h) in zip(self.boxes, sizes, strict=True)
         ]
@@ -85,7 +85,7 @@ class Drawing:
             parts.append(_text(MARGIN, MARGIN + LINE_HEIGHT * (i + 0.7), line, "title" if i == 0 else ""))
         parts.append(f'<g transform="translate({left:.1f} {top:.1f})">')
         parts += [_arrow(route) for route in plan.routes]
-        parts += [_box(*item) for item in zip(self.boxes, plan.centres, sizes, strict=True)]
+        parts += [_box(*item, indent) for item in zip(self.boxes, plan.centres, sizes, strict=True)]
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="minidl-graph" '
             f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
@@ -122,16 +122,25 @@ class Drawing:
 # A box
 
 
-def _size(box: Box) -> tuple[float, float]:
-    """Wide enough for its longest line, high enough for all."""
-    first = _text_width(_cut(box.title), TITLE, bold=True)
+def _title_width(box: Box) -> float:
+    return _text_width(_cut(box.title), TITLE, bold=True)
+
+
+def _size(box: Box, indent: float) -> tuple[float, float]:
+    """Wide enough for its longest line, high enough for all.
+
+    A module is a row of a table: beside its title, `indent` from the left, stands what else would be below.
+    """
+    lines = [_text_width(_cut(text), SMALL) for text, _ in box.lines]
+    first = indent + max(lines, default=0.0) if box.is_module else _title_width(box)
     if box.right:
-        first += 14.0 + _text_width(_cut(box.right), SMALL)
-    widest = max([first, *(_text_width(_cut(text), SMALL) for text, _ in box.lines)])
-    return max(widest + 2 * SIDE, NARROWEST), 2 * TOP + LINE_HEIGHT * (1 + len(box.lines))
+        first += GAP + _text_width(_cut(box.right), SMALL)
+    rows = max(len(lines), 1) if box.is_module else 1 + len(lines)
+    widest = first if box.is_module else max([first, *lines])
+    return max(widest + 2 * SIDE, NARROWEST), 2 * TOP + LINE_HEIGHT * rows
 
 
-def _box(box: Box, centre: Point, size: tuple[float, float]) -> str:
+def _box(box: Box, centre: Point, size: tuple[float, float], indent: float) -> str:
     (x, y), (width, height) = centre, size
     left, base = x - width / 2, y - height / 2 + TOP + LINE_HEIGHT * 0.75
     rounding = height / 2 if box.kind == "leaf" and len(box.lines) < 2 else 4
@@ -142,8 +151,9 @@ def _box(box: Box, centre: Point, size: tuple[float, float]) -> str:
     ]
     if box.right:
         parts.append(_text(left + width - SIDE, base, _cut(box.right), "right", "end"))
-    for i, (text, style) in enumerate(box.lines, start=1):
-        parts.append(_text(left + SIDE, base + LINE_HEIGHT * i, _cut(text), style))
+    for i, (text, style) in enumerate(box.lines):
+        right, down = (indent, i) if box.is_module else (0.0, i + 1)
+        parts.append(_text(left + SIDE + right, base + LINE_HEIGHT * down, _cut(text), style))
     hint = f"<title>{escape(box.hint)}</title>" if box.hint else ""
     return f'<g class="{box.kind}{" dimmed" if box.dimmed else ""}">{hint}{"".join(parts)}</g>'
 
