@@ -17,7 +17,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) >= 7
+    assert len(EXAMPLES) >= 8
 
 
 @pytest.mark.slow
@@ -39,8 +39,11 @@ def test_example(script, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip()
-    pictures = list((tmp_path / "runs" / "examples" / script.stem).rglob("*.png"))
+    out = tmp_path / "runs" / "examples" / script.stem
+    pictures = [*out.rglob("*.png"), *out.rglob("*.svg")]
     assert pictures
     for picture in pictures:
-        assert picture.read_bytes().startswith(b"\x89PNG")
-        assert picture.stat().st_size > 5_000  # an empty axis is smaller
+        assert picture.read_bytes().startswith(b"\x89PNG" if picture.suffix == ".png" else b"<svg ")
+        assert picture.stat().st_size > (
+            5_000 if picture.suffix == ".png" else 2_000
+        )  # an empty one is smaller
