@@ -255,18 +255,20 @@ def _style() -> str:
     from minidl.visualize.style import GREEN, INK, LINE, MONO, PAPER, RED, SANS, SOFT
 
     return f"""
-.minidl-explanation {{
-  padding: 1rem 1.25rem; background: {PAPER}; color: {INK}; font: 14px/1.5 {SANS};
-  h4 {{ margin: 0 0 .75rem; font-size: 15px; font-weight: 600; }}
-  ol, ul {{ margin: 0; padding: 0; list-style: none; }}
-  ol > li {{ margin: 0 0 .9rem; padding: .6rem 0 0; border-top: 1px solid {LINE}; }}
-  header {{ display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 2rem; }}
-  b {{ color: rgb({GREEN}); font: 600 13px/1.6 {MONO}; overflow-wrap: anywhere; }}
-  span, p {{ margin: 0; color: {SOFT}; font-size: 12.5px; }}
-  code {{ margin-left: .75em; padding: 0; background: none; color: {INK}; font: 12px/1.6 {MONO}; }}
-  ul li {{ padding-left: 1.5rem; color: rgb({RED}); font: 13px/1.6 {MONO}; overflow-wrap: anywhere; }}
-  ol p {{ padding-left: 1.5rem; }}
-}}"""
+.minidl-explanation {{ padding: 1rem 1.25rem; background: {PAPER}; color: {INK}; font: 14px/1.5 {SANS}; }}
+.minidl-explanation h4 {{ margin: 0 0 .75rem; font-size: 15px; font-weight: 600; }}
+.minidl-explanation ol, .minidl-explanation ul {{ margin: 0; padding: 0; list-style: none; }}
+.minidl-explanation ol > li {{ margin: 0 0 .9rem; padding: .6rem 0 0; border-top: 1px solid {LINE}; }}
+.minidl-explanation header {{ display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 2rem; }}
+.minidl-explanation b {{ color: rgb({GREEN}); font: 600 13px/1.6 {MONO}; overflow-wrap: anywhere; }}
+.minidl-explanation span, .minidl-explanation p {{ margin: 0; color: {SOFT}; font-size: 12.5px; }}
+.minidl-explanation code {{
+  margin-left: .75em; padding: 0; background: none; color: {INK}; font: 12px/1.6 {MONO};
+}}
+.minidl-explanation ul li {{
+  padding-left: 1.5rem; color: rgb({RED}); font: 13px/1.6 {MONO}; overflow-wrap: anywhere;
+}}
+.minidl-explanation ol p {{ padding-left: 1.5rem; }}"""
 
 
 __all__ = ["Explanation", "Step", "explain"]

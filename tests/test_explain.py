@@ -281,6 +281,13 @@ def test_markdown_and_html():
     assert "if &quot;&lt;b&gt;&quot; else" in html
 
 
+def test_the_style_is_plain_css_and_touches_nothing_else_in_a_notebook():
+    style = re.search("<style>(.*)</style>", dl.explain(leaf(1.0) * 2.0).html(), re.DOTALL)[1]
+    selectors = [one.strip() for many in re.findall(r"([^{}]+)\{", style) for one in many.split(",")]
+    assert len(selectors) > 5
+    assert [one for one in selectors if not one.startswith(".minidl-explanation")] == []
+
+
 # The formulas
 
 
