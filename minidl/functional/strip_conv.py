@@ -45,7 +45,9 @@ def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: 
             y[pictures] = product.reshape(o, -1, oh, ow).swapaxes(0, 1)
 
     row_bytes = x.shape[1] * math.prod(window.kernel) * ow * y.itemsize
-    most = max(-(-n // PIECES), ENOUGH_PLACES // max(1, oh * ow))  # pictures to a strip
+    most = ENOUGH_PLACES // max(1, oh * ow)  # pictures to a strip
+    if device_of(x) == "gpu" or not window.reads_each_pixel_once:  # else one alone needs no copy
+        most = max(most, -(-n // PIECES))
     parallel_for(xp, strip, strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], most))
     return y
 
