@@ -69,7 +69,7 @@ def a_small_network(out: Path) -> None:
         flatten=nn.Flatten(),
         head=nn.Linear(8, 2),
     )
-    net.stem.freeze()
+    net.block.conv1.freeze()
     pictures = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
     loss = F.cross_entropy(net(dl.Tensor(pictures)), [0, 1, 1, 0])
     dl.draw(loss).save(out / "layers.svg")
