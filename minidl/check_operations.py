@@ -127,6 +127,8 @@ def check_own(
     shapes = shapes if len(shapes) > 1 else [*(shapes or [(3, 4)])] * count
     rng = np.random.default_rng(0)
     inputs = [rng.uniform(0.5, 2.0, shape) if positive else rng.normal(size=shape) for shape in shapes]
+    if not any(x.size for x in inputs):
+        raise CheckError("there is nothing to compare in arrays without elements: give another --shape")
     drawn = " and ".join("×".join(map(str, shape)) or "0-d" for shape in shapes)
     with (
         _errors_told(path, f"with inputs of shape {drawn}, which --shape changes"),
@@ -167,12 +169,20 @@ def _find(path: str, name: str, module: ModuleType) -> tuple[Any, Callable[..., 
         return found, found.forward
     if inspect.isfunction(found):
         return found, found
-    own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    own = [key for key, value in vars(module).items() if _is_own(value, module)]
     if not name:
         raise CheckError(f"say what to check in it, as {path}:NAME: it has {', '.join(own) or 'nothing'}")
+    shown = difflib.get_close_matches(name, own, 5, 0.5) or own[:10]
     raise CheckError(
-        f"{path} has no Function, function or Module called {name!r}: it has {', '.join(own) or 'nothing'}"
+        f"{path} has no Function, function or Module called {name!r}: it has {', '.join(shown) or 'nothing'}"
+        f"{' and others' if len(shown) < len(own) else ''}"
     )
+
+
+def _is_own(value: Any, module: ModuleType) -> bool:
+    """Whether a file defines something that can be checked."""
+    checkable = inspect.isclass(value) and issubclass(value, (Function, Module))
+    return getattr(value, "__module__", "") == module.__name__ and (checkable or inspect.isfunction(value))
 
 
 @contextmanager

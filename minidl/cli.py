@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _complain(f"{place}{error.strerror or error}", 1)
     except MemoryError:
-        return _complain("out of memory: try a smaller --batch-size", 1)
+        return _complain("out of memory: try smaller arrays, or a smaller --batch-size", 1)
     return status or 0
 
 

@@ -218,7 +218,7 @@ class _Check:
             elif place == AT_KINK:
                 check.left_out.append(i)
                 errors[i] = 0.0
-            elif not self.kinky:
+            elif place == NEAR_KINK and not self.kinky:
                 check.finer += 1
         self.kinky |= not full and check.finer > 0
         if tried:
@@ -254,26 +254,36 @@ class _Check:
     def look_closer(
         self, x: Tensor, u: Array, h: float, a: float, n: float, floor: float
     ) -> tuple[str, bool, float]:
-        """Did n miss a because f has a kink at x, or nearer than the step? A much smaller step tells.
+        """Did n miss a because f has a kink at x, or near it, or bends within the step? Smaller steps tell.
 
         Returns where the kink is, whether a is right after all, and the slope that it is to be compared with.
         """
-        h *= FINER
-        before, after = self.moved(x, u, -h), self.moved(x, u, h)
-        left = float(((self.y - before) * self.v).sum()) / h
-        right = float(((after - self.y) * self.v).sum()) / h
-        middle, noise = (left + right) / 2, self.noise(after - before, h)
-        missed = abs(a - n) if np.isfinite(n) else math.inf  # infinite: the step led to where f is not finite
-        if not np.isfinite([a, middle]).all():
+        sides = [self.one_sided(x, u, h * FINER / 4**k) for k in range(4)]
+        gaps = [abs(right - left) for left, right, _ in sides]
+        (left, right, noise), missed = sides[0], abs(a - n) if np.isfinite(n) else math.inf
+        slopes = np.array([(left + right) / 2 for left, right, _ in sides])
+        k = int(abs(np.diff(slopes)).argmin())  # where smaller steps change least (Ridders 1982)
+        slope, noise_there = slopes[k + 1] + (slopes[k + 1] - slopes[k]) / 15, sides[k + 1][2]
+        if not np.isfinite([a, slope]).all():
             return NOWHERE, False, n
-        if abs(middle) > 100 * abs(n) + noise:  # the smaller the step, the steeper: f jumps
-            return AT_KINK, True, n
-        if abs(right - left) > max(0.1 * missed, 4 * noise):  # any slope between the two is a subgradient
-            return AT_KINK, min(left, right) - 0.01 * missed <= a <= max(left, right) + 0.01 * missed, middle
-        error = relative_error(a, middle, max(floor, noise / self.result.tol))
-        if error <= max(KINK_TOL, self.result.tol) and abs(a - middle) <= max(0.01 * missed, noise):
-            return NEAR_KINK, True, middle
+        if abs(slopes[0]) > 100 * abs(n) + noise and abs(slopes[-1]) > 10 * abs(slopes[0]):
+            return AT_KINK, True, n  # ever steeper: f jumps
+        if gaps[-1] > max(0.5 * gaps[0], 4 * sides[-1][2]):  # no smaller step helps
+            inside = min(left, right) - 0.01 * missed <= a <= max(left, right) + 0.01 * missed
+            return AT_KINK, inside, (left + right) / 2  # any slope between the two is a subgradient
+        error = relative_error(a, slope, max(floor, noise_there / self.result.tol))
+        bends = gaps[0] > 4 * noise and 0.15 < gaps[1] / gaps[0] < 0.4  # a quarter of the step, of the gap
+        if bends:
+            return NOWHERE, bool(error <= self.result.tol), slope
+        if error <= max(KINK_TOL, self.result.tol) and abs(a - slope) <= max(0.01 * missed, noise_there):
+            return NEAR_KINK, True, slope
         return NOWHERE, False, n
+
+    def one_sided(self, x: Tensor, u: Array, h: float) -> tuple[float, float, float]:
+        """The slope of v·y behind x and before it, along u, and what rounding can do to them."""
+        before, after = self.moved(x, u, -h), self.moved(x, u, h)
+        left, right = (float((step * self.v).sum()) / h for step in (self.y - before, after - self.y))
+        return left, right, self.noise(after - before, h)
 
 
 def relative_error(a: Any, n: Any, floor: Any = 0.0) -> Any:

@@ -36,7 +36,9 @@ def tensor_html(tensor: Any) -> str:
     numbers = tensor.numpy()
     facts = [f"<b>{escape(type(tensor).__name__)}</b> {numbers.shape}", str(tensor.dtype), tensor.device]
     if numbers.size:
-        facts.append(f"min {numbers.min():.4g}, mean {numbers.mean():.4g}, max {numbers.max():.4g}")
+        with np.errstate(invalid="ignore"):  # ∞ − ∞
+            mean = numbers.mean()
+        facts.append(f"min {numbers.min():.4g}, mean {mean:.4g}, max {numbers.max():.4g}")
     if tensor.grad_fn is not None:
         facts.append(f"computed by {escape(tensor.grad_fn.name)}")
     elif tensor.requires_grad:
@@ -80,7 +82,7 @@ def module_html(module: Any, name: str = "") -> str:
     dim = DIM * frozen
     children = "".join(module_html(child, child_name) for child_name, child in module.named_children())
     if not children:
-        return f"<div{dim or ''}>{title}</div>"
+        return f"<div{dim}>{title}</div>"
     return (
         f"<details{' open' * (not name)}><summary{dim}>{title}</summary>"
         f'<div style="margin-left:1.5em">{children}</div></details>'

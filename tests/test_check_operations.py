@@ -148,6 +148,11 @@ def test_right_ones_of_her_own(check, arguments):
         ("zzz", 1, "no operation called 'zzz': --all lists those that there are"),
         ("none.py:Cube", 1, "none.py: no such file"),
         (
+            "own.py:Cube --shape 0",
+            1,
+            "there is nothing to compare in arrays without elements: give another --shape",
+        ),
+        (
             "own.py:Nope",
             1,
             "own.py has no Function, function or Module called 'Nope': "

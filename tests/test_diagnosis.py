@@ -481,3 +481,33 @@ def test_the_cause_of_a_wrong_second_derivative(f, cause):
     result = dl.gradcheck(f, X, order=2)
     assert [check.order for check in result.checks if check.wrong] == [2]
     assert causes(result) == [cause]
+
+
+def test_a_running_sum_the_wrong_way_is_not_called_shifted():
+    class Cumsum(Function):
+        def forward(self, x):
+            return np.cumsum(x, axis=-1)
+
+        def backward(self, dy):
+            n = dy.shape[-1]
+            return dy @ Tensor(np.triu(np.ones((n, n))))
+
+    for shape in [(3, 4), (4, 4), (5, 4), (8, 3)]:
+        result = dl.gradcheck(Cumsum, np.random.default_rng(0).normal(size=shape))
+        assert result.checks[0].cause == (
+            "it runs the wrong way along axis 1: is a kernel to be turned over, or a running sum?"
+        )
+
+
+def test_a_factor_that_depends_on_dy_is_none():
+    class FillSum(Function):
+        def forward(self, x):
+            self.shape_of_x = x.shape
+            return np.full(3, x.sum())
+
+        def backward(self, dy):
+            return dy[0] * Tensor(np.ones(self.shape_of_x))
+
+    for seed in range(4):
+        cause = dl.gradcheck(FillSum, np.random.default_rng(0).normal(size=(3, 4)), seed=seed).checks[0].cause
+        assert cause == "only index 0 along axis 0 of dy is used"

@@ -337,7 +337,7 @@ def test_an_f_that_is_not_finite():
         near_the_end = dl.gradcheck(F.log, np.array([1.0, 5e-5]))
     assert at_the_end.problem == "f is -inf at output [1]: check it where it is finite"
     assert near_the_end
-    assert near_the_end.checks[0].finer == 1
+    assert (near_the_end.checks[0].finer, near_the_end.checks[0].error < 1e-9) == (0, True)
 
 
 def test_an_f_that_returns_no_tensor():
@@ -433,3 +433,48 @@ def test_a_notebook_shows_a_table():
     no_table = dl.gradcheck(lambda x: x.astype("float32"), X)._repr_html_()
     assert "f computes in float32" in no_table
     assert "<table" not in no_table
+
+
+def function(forward, derivative):
+    """A Function y = forward(x) with a backward dy · derivative(x)."""
+
+    class Own(Function):
+        def forward(self, x):
+            self.save(x=x)
+            return forward(x)
+
+        def backward(self, dy):
+            (x,) = self.saved
+            return dy * Tensor(derivative(x.numpy()))
+
+    return Own
+
+
+@pytest.mark.parametrize(
+    ("forward", "derivative", "x"),
+    [
+        (np.sin, np.cos, 1e3 + X),  # the step grows with x, and the sine bends within it
+        (lambda x: np.sin(1e3 * x), lambda x: 1e3 * np.cos(1e3 * x), X),
+        (lambda x: 1 / x, lambda x: -1 / x**2, np.array([1e-3, 1e-2, 0.1, 1.0, 100.0])),
+        (np.sqrt, lambda x: 0.5 / np.sqrt(x), np.array([1e-6, 1e-4, 0.1, 1.0])),  # a step leads outside
+    ],
+)
+def test_what_bends_within_the_step_is_compared_with_a_smaller_one(forward, derivative, x):
+    with np.errstate(all="ignore"):
+        right = dl.gradcheck(function(forward, derivative), x)
+        wrong = dl.gradcheck(function(forward, lambda x: derivative(x) * (1 + 2e-5)), x)
+    assert right
+    assert right.checks[0].kinks == 0
+    assert wrong.checks[0].wrong > 1
+    assert wrong.checks[0].error == pytest.approx(2e-5, rel=0.1)
+    assert wrong.checks[0].cause in (
+        "",
+        "f is not finite within a step of here: check it further inside its domain",
+    )
+
+
+def test_where_all_is_left_out_nothing_has_passed():
+    result = dl.gradcheck(F.relu, np.zeros(5))
+    assert not result
+    assert str(result).splitlines()[0] == "gradcheck FAILED: nothing could be compared"
+    assert "5 of 5 at a kink" in str(result)

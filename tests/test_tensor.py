@@ -7,7 +7,7 @@ import operator
 import numpy as np
 import pytest
 
-from minidl import Tensor
+from minidl import Tensor, nn
 from minidl import functional as F
 
 
@@ -195,3 +195,18 @@ def test_an_axis_that_is_not_there_is_refused(call):
 def test_moving_to_the_same_device_is_nothing():
     x = Tensor([1.0])
     assert x.to("cpu") is x
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: nn.Linear(2, 1)(np.ones((1, 2))),
+        lambda: nn.Conv2d(1, 1, 1)(np.ones((1, 1, 2, 2))),
+        lambda: F.cross_entropy(np.ones((1, 2)), np.array([0])),
+        lambda: F.relu(np.ones(2)),
+        lambda: F.softmax(np.ones(2)),
+    ],
+)
+def test_arrays_where_tensors_belong(call):
+    with pytest.raises(TypeError, match=r"got ndarray: wrap it, Tensor\(x\)|wrap them, Tensor\(x\)"):
+        call()

@@ -55,3 +55,8 @@ def test_names_are_escaped():
 
     assert "<script>" not in nn.Sequential(Odd())._repr_html_()
     assert "&lt;script&gt;" in nn.Sequential(Odd())._repr_html_()
+
+
+def test_infinities_are_shown():
+    html = Tensor(np.array([np.inf, -np.inf, np.nan], "float32"))._repr_html_()
+    assert "<td>inf</td><td>-inf</td><td>nan</td>" in html

@@ -14,8 +14,17 @@ Array = Any  # numpy.ndarray or cupy.ndarray: they share the interface that mini
 
 
 def array_module(x: Array) -> Any:
-    """`numpy` or `cupy`, whichever `x` belongs to. CuPy is not imported to find out."""
-    return np if isinstance(x, (np.ndarray, np.generic)) else _cupy()
+    """`numpy` or `cupy`, whichever `x` belongs to. CuPy is not imported to find out.
+
+    Raises:
+        TypeError: neither.
+    """
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np
+    if not hasattr(x, "__cuda_array_interface__"):
+        hint = ": NumPy arrays were given, wrap them, Tensor(x)" if isinstance(x, memoryview) else ""
+        raise TypeError(f"expected a Tensor, or an array of NumPy or CuPy, got {type(x).__name__}{hint}")
+    return _cupy()
 
 
 def device_of(x: Array) -> str:

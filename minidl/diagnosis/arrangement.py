@@ -21,9 +21,8 @@ def moved(e: Evidence) -> str:
         by = (0,) * (len(e.shape) - len(by)) + by
         at = [i + step for i, step in zip(e.index, by, strict=True)]
         inside = np.logical_and.reduce([(i >= 0) & (i < n) for i, n in zip(at, e.shape, strict=True)])
-        if (
-            any(by) and np.count_nonzero(e.n[inside]) > 2
-        ):  # what fell off the end may be 0, or have come round
+        # What fell off the end may be 0, or have come round; but most of it must still be there.
+        if any(by) and np.count_nonzero(e.n[inside]) > 2 and inside.mean() >= 0.5:
             places = tuple(i[inside] for i in at)
             if e.equal(e.gradient[places], e.n[inside]):
                 axes = {k: step for k, step in enumerate(by) if step}

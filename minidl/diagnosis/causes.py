@@ -24,7 +24,7 @@ def find_cause(e: Evidence) -> str:
     """The cause in one sentence, or "" if none of those known explains the numbers."""
     tried = SECOND if e.found.order == 2 else FIRST
     with np.errstate(all="ignore"):
-        if np.isfinite(e.gradient).all() and e.equal(e.a, e.n):
+        if (abs(e.a - e.n) <= 1e-3 * abs(e.n)).all():
             return ""  # so nearly right that too many hypotheses would fit
         return next(filter(None, (hypothesis(e) for hypothesis in tried)), "")
 
@@ -87,6 +87,9 @@ def constant_factor(e: Evidence) -> str:
         return ""
     if e.equal(a, -n):
         return "its sign is wrong"
+    other_dy = np.cos(np.arange(e.dy.size)).reshape(e.dy.shape)
+    if not e.equal(e.analytic(other_dy), ratio * e.pull(other_dy)):
+        return ""  # for another dy it is another factor
     size, meaning = abs(ratio), _meaning(e, abs(ratio))
     if np.count_nonzero(n) < 2 and not meaning:
         return ""  # any two numbers have a ratio

@@ -272,8 +272,8 @@ def _shared(graph: Trace, module: Module) -> list[tuple[str, Parameter]]:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """8×3×224×224"""
-    return "×".join(map(str, shape))
+    """8×3×224×224, or (8,): a single 8 would be a value"""
+    return "×".join(map(str, shape)) if len(shape) > 1 else str(shape)
 
 
 def boxes_and_edges(

@@ -67,7 +67,7 @@ class Trace:
         if tensor is None:
             return "constant", None
         return self.names.get(
-            tensor, number(tensor.item()) if tensor.numel() == 1 else "constant"
+            tensor, exact(tensor.item()) if tensor.numel() == 1 else "constant"
         ), tensor.data
 
     def letters(self, function: Function) -> tuple[dict[str, str], dict[str, Array]]:
@@ -258,6 +258,11 @@ def _broadcast_axes(shape: tuple[int, ...], of: tuple[int, ...]) -> tuple[int, .
 
 
 # Words
+
+
+def exact(value: float) -> str:
+    """A constant as it was written, to the seven digits of float32."""
+    return f"{value:.7g}".replace("-", "−")
 
 
 def number(x: float) -> str:
