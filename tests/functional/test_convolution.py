@@ -353,3 +353,14 @@ def test_messages(call, message):
     with pytest.raises(ShapeError) as error:
         call()
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, 16), (3, 16), (40, 4), (9, 12)])
+def test_a_window_of_one_pixel_is_a_matrix_product(batch, size):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (
+        rng.normal(size=shape).astype("float32") for shape in ((batch, 5, size, size), (7, 5, 1, 1), (7,))
+    )
+    y = conv2d(Tensor(x), Tensor(weight), Tensor(bias)).numpy()
+    expected = np.einsum("oc,nchw->nohw", weight[:, :, 0, 0], x) + bias[:, None, None]
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
