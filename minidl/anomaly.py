@@ -73,7 +73,7 @@ class Anomaly:
     def backward(self, function: Any, dy: Tensor, results: Sequence[Any]) -> None:
         """Raise AnomalyError if backward of the function, called with ∂L/∂y, returned what is not finite."""
         for name, dx in zip(_names(function, results), results, strict=True):
-            if dx is not None and (found := _not_finite(dx.data)):
+            if isinstance(dx, Tensor) and (found := _not_finite(dx.data)):
                 raise AnomalyError(
                     f"{function.made_at}: backward of {function.name} made {found} in the gradient of its "
                     f"{name}, out of {_not_finite(dy.data) or 'a finite gradient'} of shape {dy.shape}"

@@ -92,8 +92,9 @@ class Function:
                 if state.recording:
                     self.needs_grad = [x.requires_grad for x in inputs]
                 array = self.forward(*[x.data for x in inputs])
-        except (AttributeError, TypeError) as error:
-            raise complaints.about_inputs(self, inputs) or error from None
+        except (AttributeError, TypeError):
+            complaints.about_inputs(self, inputs)
+            raise
         y = _wrap(array)
         if state.recording and True in self.needs_grad:
             self._record(inputs, y, state.call)
@@ -169,15 +170,14 @@ def walk(
         else:
             continue
         results = node.backward(dy)
-        edges = node.edges
         if not isinstance(results, tuple):
             results = (results,)
-        if len(results) != len(edges):
+        if len(results) != len(node.edges):
             raise complaints.wrong_number(node, results)
         if observe is not None:
             observe(node, dy, results)
         for i, dx in enumerate(results):
-            edge = edges[i]
+            edge = node.edges[i]
             if edge is None or dx is None:
                 continue
             shape = edge.shape
@@ -187,6 +187,10 @@ def walk(
                 gradients[edge] = dx
                 if isinstance(edge, Function):
                     heappush(pending, (edge._number, edge))
+                elif any(entry and entry[1] is dx.data for entry in (node._saved or {}).values()):
+                    gradients[edge] = (
+                        dx * 1
+                    )  # what was saved belongs to somebody, and a leaf owns its gradient
             elif edge in sums and not state.recording:
                 gradients[edge].data += dx.data
             else:

@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib.util
 import inspect
+import math
 import sys
 import time
 import traceback
@@ -126,14 +127,16 @@ def check_own(
         )
     shapes = shapes if len(shapes) > 1 else [*(shapes or [(3, 4)])] * count
     rng = np.random.default_rng(0)
-    inputs = [rng.uniform(0.5, 2.0, shape) if positive else rng.normal(size=shape) for shape in shapes]
-    if not any(x.size for x in inputs):
+    if not count:
+        raise CheckError(f"{name} takes no array, so there is nothing to differentiate it by")
+    if not any(map(math.prod, shapes)):
         raise CheckError("there is nothing to compare in arrays without elements: give another --shape")
     drawn = " and ".join("×".join(map(str, shape)) or "0-d" for shape in shapes)
     with (
         _errors_told(path, f"with inputs of shape {drawn}, which --shape changes"),
         np.errstate(all="ignore"),
     ):
+        inputs = [rng.uniform(0.5, 2.0, shape) if positive else rng.normal(size=shape) for shape in shapes]
         return gradcheck(f, *inputs, order=order)
 
 
@@ -192,7 +195,7 @@ def _errors_told(path: str, when: str) -> Iterator[None]:
         yield
     except CheckError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         file = Path(path).resolve()
         frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == file]
         place = f"{path}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else path

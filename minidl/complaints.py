@@ -7,15 +7,15 @@ from typing import Any
 from minidl.errors import DeviceError, GradientError
 
 
-def about_inputs(function: Any, inputs: tuple[Any, ...]) -> Exception | None:
-    """The likely reason why forward could not use its inputs; None if it is forward's own fault."""
+def about_inputs(function: Any, inputs: tuple[Any, ...]) -> None:
+    """Raise the likely reason why forward could not use its inputs, unless it is forward's own fault."""
     for x in inputs:
         if not hasattr(x, "requires_grad"):
-            return TypeError(f"{function.name} works on Tensors, got {type(x).__name__}: wrap it, Tensor(x)")
+            kind = type(x).__name__
+            raise TypeError(f"{function.name} works on Tensors, got {kind}: wrap it, Tensor(x)") from None
     if len({x.device for x in inputs}) > 1:
         named = ", ".join(f"{x.shape} on {x.device}" for x in inputs)
-        return DeviceError(f"{function.name} got tensors of two devices: {named}. Use .to()")
-    return None
+        raise DeviceError(f"{function.name} got tensors of two devices: {named}. Use .to()") from None
 
 
 def no_forward(function: Any) -> Exception:
@@ -70,6 +70,8 @@ def about_start(output: Any, gradient: Any) -> Exception | None:
             f"backward starts from one number, and this tensor has shape {output.shape}: "
             "reduce it, e.g. .sum(), or give the gradient"
         )
+    if gradient is not None and not hasattr(gradient, "requires_grad"):
+        return GradientError(f"the gradient is no Tensor but {type(gradient).__name__}: wrap it, Tensor(x)")
     if gradient is not None and (gradient.shape, gradient.dtype) != (output.shape, output.dtype):
         return GradientError(
             f"the gradient is {gradient.dtype} of shape {gradient.shape}, the tensor {output.dtype} "

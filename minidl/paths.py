@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from minidl.anomaly import looking_back
 from minidl.autograd import first_gradient, walk
 from minidl.recording import set_grad_enabled
 from minidl.tensor import Tensor
+
+_one_at_a_time = threading.RLock()  # a graph that two threads share can be asked by one of them only
 
 
 def topological_order(root: Any) -> list[Any]:
@@ -44,7 +47,12 @@ def grad(
     first = first_gradient(output, gradient)
     wanted = {x.node for x in xs}
     retain_graph = create_graph if retain_graph is None else retain_graph
-    with set_grad_enabled(create_graph), looking_back() as observe, _asked_towards(wanted, output.node):
+    with (
+        _one_at_a_time,
+        set_grad_enabled(create_graph),
+        looking_back() as observe,
+        _asked_towards(wanted, output.node),
+    ):
         found = walk(output, first, retain_graph, wanted, observe)
     for i, x in enumerate(xs):
         if x.node not in found and not allow_unused:

@@ -77,10 +77,6 @@ class Tensor:
         """`"cpu"` or `"gpu"`."""
         return device_of(self.data)
 
-    def numel(self) -> int:
-        """The number of elements."""
-        return self.data.size
-
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array; on the CPU it shares this tensor's memory."""
         return as_numpy(self.data)

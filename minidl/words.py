@@ -36,7 +36,7 @@ def tensor_html(tensor: Any) -> str:
     numbers = tensor.numpy()
     facts = [f"<b>{escape(type(tensor).__name__)}</b> {numbers.shape}", str(tensor.dtype), tensor.device]
     if numbers.size:
-        with np.errstate(invalid="ignore"):  # ∞ − ∞
+        with np.errstate(all="ignore"):  # ∞ − ∞, or too large a sum
             mean = numbers.mean()
         facts.append(f"min {numbers.min():.4g}, mean {mean:.4g}, max {numbers.max():.4g}")
     if tensor.grad_fn is not None:

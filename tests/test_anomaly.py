@@ -79,3 +79,8 @@ def test_nothing_is_looked_at_outside_of_the_block():
         assert (leaf(1) * 2.0).item() == 2
     with np.errstate(all="ignore"):
         assert np.isnan(leaf(-1).log().item())
+
+
+def test_where_nothing_is_recorded_too():
+    with dl.detect_anomaly(), dl.no_grad(), pytest.raises(AnomalyError, match="Multiply made 1 ±∞"):
+        Tensor(np.array([1e38], "float32")) * Tensor(np.array([1e38], "float32"))

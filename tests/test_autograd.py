@@ -642,3 +642,54 @@ def test_float32_stays_float32(operation):
     assert dx.dtype == np.float32
     if dx.requires_grad:
         assert dl.grad(dx.sum(), x).dtype == np.float32
+
+
+def test_a_leaf_owns_its_gradient_also_where_backward_returns_what_was_saved():
+    class Dot(Function):
+        def forward(self, x, w):
+            self.save(w=w)
+            return (x * w).sum()
+
+        def backward(self, dy):
+            (w,) = self.saved
+            return w, None
+
+    x, w = leaf(1, 2), Tensor(np.array([3.0, 4.0]))
+    Dot()(x, w).backward()
+    close(x.grad, [3, 4])
+    x.grad.data *= 0.1
+    close(w, [3, 4])
+
+
+def test_an_error_of_forward_keeps_its_cause():
+    class Broken(Function):
+        def forward(self, x):
+            raise TypeError("inner") from KeyError("outer")
+
+    with pytest.raises(TypeError, match="inner") as caught:
+        Broken()(leaf(1))
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_the_given_gradient_must_be_a_tensor():
+    with pytest.raises(GradientError, match=r"the gradient is no Tensor but ndarray: wrap it, Tensor\(x\)"):
+        (leaf(1, 2) * 2.0).backward(np.ones(2))
+
+
+def test_two_threads_may_ask_one_graph():
+    x, y = leaf(2), leaf(3)
+    z = x * y * x
+    for _ in range(20):
+        with ThreadPoolExecutor(2) as pool:
+            dx = pool.submit(dl.grad, z, x, retain_graph=True)
+            dy = pool.submit(dl.grad, z, y, retain_graph=True)
+            close(dx.result(), [12])
+            close(dy.result(), [4])
+
+
+def test_what_saved_nothing_can_be_walked_twice():
+    x = leaf(1)
+    y = x + 2.0
+    y.backward()
+    y.backward()
+    close(x.grad, [2])

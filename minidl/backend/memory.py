@@ -4,7 +4,8 @@ The operating system hands out new memory a page at a time, cleared, on the firs
 operation as simple as a ReLU that is most of the time. A network asks for arrays of the same sizes at every
 step, so the memory of a large array that is gone is kept for the next one of its size.
 
-Never is more in use for that than without: before new memory is asked for, as much of the kept is given back.
+Up to KEEP bytes stay with the process that way. Before `empty` asks for new memory, as much of the kept is
+given back.
 """
 
 from __future__ import annotations

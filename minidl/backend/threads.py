@@ -54,8 +54,9 @@ def set_num_threads(n: int) -> None:
 def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, ...]]) -> None:
     """run(*piece) for every piece, in any order and on several threads; on the GPU one after the other.
 
-    Pieces must write to disjoint places, and must not call `parallel_for` themselves. The first error (in the
-    order of the pieces) is raised when all have ended. A second caller waits until the first is served.
+    Pieces must write to disjoint places, and must call neither `parallel_for` nor `matmul` themselves. The
+    first error (in the order of the pieces) is raised when all have ended. A second caller waits until the
+    first is served.
     """
     if xp is not np or _controller() is None:
         for piece in pieces:

@@ -276,7 +276,8 @@ def _binary(function: type[Function], plain: Callable[[Any, Any], Any]) -> Calla
     def operation(x: Any, y: Any) -> Tensor:
         if not (type(x) is type(y) is Tensor and x.data.dtype is y.data.dtype):
             x, y = operands(x, y)
-        if here.state.recording:
+        state = here.state
+        if state.recording or state.anomaly is not None:
             return function()(x, y)
         try:
             return _wrap(plain(x.data, y.data))

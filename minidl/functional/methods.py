@@ -84,6 +84,7 @@ _METHODS = {
     "__float__": lambda x: float(x.item()),
     "__int__": lambda x: int(x.item()),
     "__bool__": lambda x: bool(x.item()),
+    "numel": lambda x: x.data.size,
     "tolist": lambda x: x.data.tolist(),
     "__neg__": arithmetic.negative,
     "__abs__": arithmetic.absolute,

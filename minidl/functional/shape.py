@@ -16,7 +16,7 @@ from minidl.tensor import Tensor
 
 
 class View(Function):
-    """An operation whose output shares memory with its input: a change of one is a change of both."""
+    """An operation whose output may share memory with its input: a change of one counts as one of both."""
 
     is_view = True
 
