@@ -31,8 +31,10 @@ def run(batch: int, repetitions: int, quick: bool) -> dict[str, Any]:
             rows[name] = f"not run: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
             continue
         gc.disable()
-        timing = alternate(ours, {name: theirs}, 3 * repetitions, aim=1.0)
-        gc.enable()
+        try:
+            timing = alternate(ours, {name: theirs}, 3 * repetitions, aim=1.0)
+        finally:
+            gc.enable()
         each = 1000 / LENGTH
         rows[f"multiplication, against {name}"] = Timing(
             timing.ours * each, timing.theirs * each, timing.ratio, timing.spread, name, "µs", timing.aim
