@@ -71,7 +71,6 @@ for _name, _operation in _OPERATORS.items():
     setattr(Tensor, _name.replace("__", "__i", 1), _in_place(_operation))
 
 
-
 def _length(x: Tensor) -> int:
     if not x.shape:
         raise TypeError("a 0-d tensor has no length: use .item() for its value")

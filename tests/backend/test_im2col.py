@@ -24,9 +24,7 @@ def pictures(draw):
     """(x, window, rows): a picture that the window fits into, and some rows of its places."""
     padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
     window = Window.of(draw(PAIRS), draw(PAIRS), padding, draw(PAIRS))
-    size = [
-        max(1, e - 2 * p) + draw(st.integers(0, 6)) for e, p in zip(window.extent, padding, strict=True)
-    ]
+    size = [max(1, e - 2 * p) + draw(st.integers(0, 6)) for e, p in zip(window.extent, padding, strict=True)]
     oh, _ = window.places(size)
     start = draw(st.integers(0, oh - 1))
     x = np.random.default_rng(draw(st.integers(0, 2**32))).standard_normal((2, 3, *size)).astype(np.float32)
