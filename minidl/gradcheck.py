@@ -92,7 +92,7 @@ def gradcheck(
         raise ValueError("gradcheck needs a floating-point input, or a Module with parameters")
 
     result = GradcheckResult(tol)
-    run = _Check(lambda: function(*arguments), leaves, result, method, eps, seed)
+    run = Check(lambda: function(*arguments), leaves, result, method, eps, seed)
     try:
         run.check()
         if order == 2 and result:
@@ -115,7 +115,7 @@ def _as_float64(x: Any) -> Any:
 
 
 @dataclass
-class _Check:
+class Check:
     """One gradient check: f without arguments, and the leaves that it reads."""
 
     f: Callable[[], Tensor]

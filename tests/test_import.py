@@ -1,14 +1,17 @@
-"""`import minidl` needs NumPy alone, and takes hardly longer."""
+"""`import minidl` needs NumPy alone, and takes hardly longer; inside, imports go one way, down the floors."""
 
 from __future__ import annotations
 
+import ast
 import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent / "minidl"
 OPTIONAL = ["PIL", "h5py", "safetensors", "matplotlib", "tqdm", "threadpoolctl", "cupy", "torch", "keras"]
 
 
@@ -31,3 +34,45 @@ def test_the_time_of_an_import():
     times = [(cpu_seconds("numpy"), cpu_seconds("minidl")) for _ in range(11)]
     numpy_time, minidl_time = (statistics.median(column) for column in zip(*times, strict=True))
     assert minidl_time <= 1.5 * numpy_time
+
+
+# Which rooms are on which floor of the house (CONTRIBUTING.md), the lowest first.
+FLOORS = """
+errors files option_types palette words
+backend progress
+anomaly autograd complaints paths recording tensor
+functional
+nn
+data diagnosis draw explain gradcheck graph models operations optim weights
+check_operations training visualize
+cli
+"""
+FLOOR = {room: i for i, line in enumerate(FLOORS.split("\n")) for room in line.split()}
+
+
+def imports():
+    """(file, room, name) of everything that a file of minidl imports from minidl; also for types alone."""
+    for file in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "minidl":
+                for name in (alias.name for alias in node.names):
+                    yield file.relative_to(ROOT), (f"{node.module}.{name}").split(".")[1], name
+
+
+def test_every_room_has_its_floor():
+    rooms = {path.stem for path in ROOT.iterdir() if not path.name.startswith("__")}
+    assert set(FLOOR) == rooms - {"py"}  # py.typed
+
+
+def test_imports_go_down_the_floors():
+    wrong = [
+        f"{file} imports {room}"
+        for file, room, _ in imports()
+        if room in FLOOR and FLOOR[room] > FLOOR.get(file.parts[0].removesuffix(".py"), len(FLOOR))
+    ]
+    assert wrong == []
+
+
+def test_nobody_imports_what_is_private_to_another_file():
+    private = [f"{file} imports {name}" for file, _, name in imports() if name[0] == "_" != name[1]]
+    assert private == []

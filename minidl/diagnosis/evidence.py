@@ -20,7 +20,7 @@ from minidl.diagnosis.findings import InputCheck
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:
-    from minidl.gradcheck import _Check
+    from minidl.gradcheck import Check
 
 FEW = 400  # inputs of up to so many elements are known whole; of others a sample is
 SAMPLE = 48  # elements in a sample
@@ -34,7 +34,7 @@ KINKY_STEP = 1e-3
 class Evidence:
     """One leaf whose gradient is wrong."""
 
-    check: _Check
+    check: Check
     found: InputCheck
     gradients: dict[str, np.ndarray]  # by backward
 

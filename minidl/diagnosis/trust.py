@@ -14,7 +14,7 @@ from minidl.errors import GradientError
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:
-    from minidl.gradcheck import _Check
+    from minidl.gradcheck import Check
 
 Leaves = dict[str, Tensor]
 
@@ -33,7 +33,7 @@ def trust_forward(f: Callable[[], Tensor], y: Any, leaves: Leaves, before: dict[
         raise GradientError(f"f is {y.numpy()[tuple(at)]} at output {at}: check it where it is finite")
 
 
-def trusted_gradients(check: _Check, y: Tensor, before: dict[str, int]) -> dict[str, np.ndarray]:
+def trusted_gradients(check: Check, y: Tensor, before: dict[str, int]) -> dict[str, np.ndarray]:
     """The gradients by backward; GradientError if they are not the same twice, or not float64."""
     dy = check.v.copy()
     gradients = check.analytic(y, dy)
@@ -56,7 +56,7 @@ def trusted_gradients(check: _Check, y: Tensor, before: dict[str, int]) -> dict[
     return gradients
 
 
-def refuse_float32(check: _Check, name: str) -> None:
+def refuse_float32(check: Check, name: str) -> None:
     """Raise GradientError if something on the way from this leaf is rounded to float32.
 
     Then f is a staircase: it follows a move by 10⁻⁶, and one by 10⁻⁹, which float64 notices, it does not.

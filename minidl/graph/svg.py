@@ -9,7 +9,7 @@ from html import escape
 
 from minidl.graph.boxes import Box
 from minidl.graph.layout import Point, layout
-from minidl.visualize.style import BLUE, GREEN, INK, LINE, PAPER, RED, SANS, SOFT
+from minidl.palette import BLUE, GREEN, INK, LINE, PAPER, RED, SANS, SOFT
 
 TITLE, SMALL = 13.0, 11.5  # sizes of type
 SIDE, TOP, LINE_HEIGHT, GAP = 10.0, 7.0, 15.5, 18.0  # inside a box

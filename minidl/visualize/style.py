@@ -1,10 +1,6 @@
 """The style sheet of the report: light and dark, from a phone to a wide screen, without any outside font."""
 
-PAPER, INK, SOFT, LINE = "#fcfbf8", "#1d1d1b", "#6a6963", "#e2dfd6"
-BLUE, ORANGE, GREEN, VIOLET, RED = "31 95 158", "190 101 22", "60 122 76", "124 84 150", "178 58 36"
-SERIF = '"Iowan Old Style", Charter, "Palatino Linotype", Palatino, "Book Antiqua", Georgia, serif'
-SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif'
-MONO = 'ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace'
+from minidl.palette import BLUE, GREEN, INK, LINE, MONO, ORANGE, PAPER, RED, SANS, SERIF, SOFT, VIOLET
 
 _LIGHT = f""":root {{
   color-scheme: light dark;
