@@ -21,6 +21,7 @@ from minidl.graph.trace import (
     trace,
 )
 from minidl.nn.module import Module
+from minidl.palette import GREEN, INK, LINE, MONO, PAPER, RED, SANS, SOFT
 from minidl.tensor import Tensor
 
 COLUMN = 60  # where in the text the line of code begins
@@ -252,22 +253,19 @@ def _kept(function: Function) -> str:
 
 
 def _style() -> str:
-    from minidl.visualize.style import GREEN, INK, LINE, MONO, PAPER, RED, SANS, SOFT
-
     return f"""
 .minidl-explanation {{ padding: 1rem 1.25rem; background: {PAPER}; color: {INK}; font: 14px/1.5 {SANS}; }}
 .minidl-explanation h4 {{ margin: 0 0 .75rem; font-size: 15px; font-weight: 600; }}
 .minidl-explanation ol, .minidl-explanation ul {{ margin: 0; padding: 0; list-style: none; }}
 .minidl-explanation ol > li {{ margin: 0 0 .9rem; padding: .6rem 0 0; border-top: 1px solid {LINE}; }}
 .minidl-explanation header {{ display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 2rem; }}
-.minidl-explanation b {{ color: rgb({GREEN}); font: 600 13px/1.6 {MONO}; overflow-wrap: anywhere; }}
+.minidl-explanation b, .minidl-explanation ul li {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
+.minidl-explanation b {{ color: rgb({GREEN}); font: 600 13px/1.6 {MONO}; }}
 .minidl-explanation span, .minidl-explanation p {{ margin: 0; color: {SOFT}; font-size: 12.5px; }}
 .minidl-explanation code {{
   margin-left: .75em; padding: 0; background: none; color: {INK}; font: 12px/1.6 {MONO};
 }}
-.minidl-explanation ul li {{
-  padding-left: 1.5rem; color: rgb({RED}); font: 13px/1.6 {MONO}; overflow-wrap: anywhere;
-}}
+.minidl-explanation ul li {{ padding-left: 1.5rem; color: rgb({RED}); font: 13px/1.6 {MONO}; }}
 .minidl-explanation ol p {{ padding-left: 1.5rem; }}"""
 
 

@@ -175,8 +175,30 @@ def test_a_frozen_parameter_gets_no_gradient():
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     net[1].freeze()
     text = str(dl.explain(net(Tensor([[1.0, 2.0]])).sum()))
-    assert "no gradient asked for: 1.weight" in text
+    assert "no gradient asked for: 1.weight, 1.bias" in text
     assert "∂L/∂1.weight" not in text
+
+
+def test_a_frozen_parameter_has_its_name_also_where_backward_does_not_need_it():
+    net = small_net()
+    net.conv.freeze()
+    x = Tensor(np.ones((1, 1, 4, 4), "float32"), requires_grad=True)
+    loss = net(x).sum()
+    assert "#4 = x ⋆ conv.weight + conv.bias   (1, 2, 2, 2)" in str(dl.explain(loss))
+    net.classifier.weight.requires_grad_(False)
+    loss = net(x.detach()).sum()
+    assert "#2 = constant classifier.weightᵀ + classifier.bias" in str(dl.explain(loss))
+
+
+def test_a_constant_is_not_taken_for_the_parameter_that_it_was_made_of():
+    class Halved(nn.Linear):
+        def forward(self, x):
+            return F.linear(x, self.weight, self.bias * 0.5)
+
+    layer = Halved(2, 1)
+    layer.bias.requires_grad_(False)
+    loss = layer(Tensor([[1.0, 2.0]])).sum()
+    assert "#2 = constant weightᵀ + constant" in str(dl.explain(loss))
 
 
 def test_an_intermediate_result_that_is_not_one_number_needs_a_gradient():
@@ -286,6 +308,15 @@ def test_the_style_is_plain_css_and_touches_nothing_else_in_a_notebook():
     selectors = [one.strip() for many in re.findall(r"([^{}]+)\{", style) for one in many.split(",")]
     assert len(selectors) > 5
     assert [one for one in selectors if not one.startswith(".minidl-explanation")] == []
+
+
+def test_spaces_before_a_shape_are_shown():
+    loss = (leaf(np.ones(10, np.float32)) * 2.0).sum()
+    html = dl.explain(loss).html()
+    assert "<b>#2 = leaf1 · 2   (10,)</b>" in html
+    assert "<li>∂loss/∂#2 = ∂loss/∂loss, copied to every element that was added   (10,), norm " in html
+    kept = re.search(r"([^}]*)\{ white-space: pre-wrap;", html)[1].split(",")
+    assert [one.strip() for one in kept] == [".minidl-explanation b", ".minidl-explanation ul li"]
 
 
 # The formulas

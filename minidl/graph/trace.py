@@ -55,8 +55,17 @@ class Trace:
         return "" if module is None else self.paths.get(module) or type(module).__name__
 
     def constant(self, function: Function, i: int) -> Tensor | None:
-        """Input i, where it has no gradient, as far as the function saved it."""
-        return next((t for name, t, *_ in _kept(function) if function._inputs.get(name) == i), None)
+        """Input i, where it has no gradient: if the function saved it, or as a layer's frozen parameter."""
+        saved = (tensor for name, tensor, *_ in _kept(function) if function._inputs.get(name) == i)
+        return next(saved, self._frozen(function, i))
+
+    def _frozen(self, function: Function, i: int) -> Parameter | None:
+        """The parameter that a layer of minidl gives to its operation as input i, under the same name."""
+        module = self.module_of(function)
+        if module is None or not type(module).forward.__module__.startswith("minidl.nn."):
+            return None
+        named = ((function._inputs.get(name), p) for name, p in module._parameters.items())
+        return next((p for at, p in named if at == i and p is not None and not p.requires_grad), None)
 
     def operand(self, function: Function, i: int) -> tuple[str, Array | None]:
         """Input i by its name, or else its number or "constant", and its value if it is known."""
