@@ -58,6 +58,7 @@ class Function:
     _number: int  # functions are numbered as they are called: 0, −1, −2, …
     _place: tuple[Any, int]  # in user code, where it was called
     _saved: Any = {}  # what backward needs: name → (tensor, its array, its version); None once freed  # noqa: RUF012
+    apply: Any = classmethod(complaints.refuse_apply)  # PyTorch's way to call it
 
     def __init_subclass__(cls) -> None:
         code = cls.forward.__code__
@@ -188,9 +189,7 @@ def walk(
                 if isinstance(edge, Function):
                     heappush(pending, (edge._number, edge))
                 elif any(entry and entry[1] is dx.data for entry in (node._saved or {}).values()):
-                    gradients[edge] = (
-                        dx * 1
-                    )  # what was saved belongs to somebody, and a leaf owns its gradient
+                    gradients[edge] = dx * 1  # what was saved has an owner, and a leaf owns its gradient
             elif edge in sums and not state.recording:
                 gradients[edge].data += dx.data
             else:
@@ -225,7 +224,7 @@ def backward(
     retain_graph: bool | None = None,
     create_graph: bool = False,
 ) -> None:
-    """Add ∂L/∂x to the `grad` of every leaf x that `output` = L was computed from.
+    """Add ∂L/∂x, in the type of x, to the `grad` of every leaf x that `output` = L was computed from.
 
     Args:
         gradient: ∂L/∂output, where output itself is not one number.
@@ -241,6 +240,7 @@ def backward(
         gradients = walk(output, first, retain_graph, observe=observe)
         taken = {id(first.data)}
         for leaf, dx in gradients.items():
+            dx = dx if dx.data.dtype is leaf.data.dtype else dx.astype(leaf.data.dtype)
             if leaf.grad is not None:
                 leaf.grad = leaf.grad + dx
             elif owns_memory(dx.data) and dx.data.flags.c_contiguous and id(dx.data) not in taken:

@@ -18,6 +18,15 @@ def about_inputs(function: Any, inputs: tuple[Any, ...]) -> None:
         raise DeviceError(f"{function.name} got tensors of two devices: {named}. Use .to()") from None
 
 
+def refuse_apply(kind: Any, *inputs: Any) -> None:
+    """Raise what to write instead of PyTorch's Square.apply(x)."""
+    name, given = kind.__name__, ", ".join(kind._inputs) or "*xs"
+    raise TypeError(
+        f"{name}.apply({given}) is written {name}()({given}) here, with forward(self, {given}) and "
+        "backward(self, dy): self saves what ctx saves in PyTorch, self.save(x=x)"
+    )
+
+
 def no_forward(function: Any) -> Exception:
     return TypeError(f"{function.name} has no forward: a Function defines forward and backward")
 
@@ -97,6 +106,13 @@ def no_leaf(tensor: Any) -> Exception:
 def no_float(tensor: Any) -> Exception:
     return GradientError(
         f"only floating-point tensors have gradients, and this one is {tensor.dtype}: use .astype('float32')"
+    )
+
+
+def no_copy(tensor: Any) -> Exception:
+    return GradientError(
+        f"a tensor computed by {tensor.grad_fn.name} cannot be deep-copied, for its past would have to be "
+        "copied too: .detach() it, or copy the leaves and compute it anew"
     )
 
 

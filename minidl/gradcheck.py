@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import Function, backward
+from minidl.anomaly import looking_back
+from minidl.autograd import Function, walk
 from minidl.backend import Array, array_module, to_device
 from minidl.diagnosis.causes import find_cause
 from minidl.diagnosis.evidence import Evidence
@@ -134,14 +135,12 @@ class Check:
     # The two gradients
 
     def analytic(self, y: Tensor, v: Array) -> dict[str, np.ndarray]:
-        """∂(v·y)/∂x of every leaf x by backward, zeros where no gradient arrives."""
-        if y.requires_grad:
-            backward(y, Tensor(v))
-        gradients = {}
-        for name, x in self.leaves.items():
-            gradients[name] = np.zeros(x.shape) if x.grad is None else x.grad.numpy()
-            x.grad = None
-        return gradients
+        """∂(v·y)/∂x of every leaf x by backward, in the type that it computes in; zeros if none arrives."""
+        with no_grad(), looking_back() as observe:
+            found = walk(y, Tensor(v), retain_graph=False, observe=observe) if y.requires_grad else {}
+        return {
+            name: found[x].numpy() if x in found else np.zeros(x.shape) for name, x in self.leaves.items()
+        }
 
     def numerical(self, x: Tensor, u: Array, h: float) -> Array:
         """∂y/∂u for every output y: in (4 D(h) − D(2h)) / 3 what is off by h² cancels."""

@@ -37,7 +37,7 @@ def grad(
     create_graph: bool = False,
     allow_unused: bool = False,
 ) -> Any:
-    """∂output/∂x for each x of `inputs`, leaves or not, leaving every `.grad` as it is.
+    """∂output/∂x, in the type of x, for each x of `inputs`, leaves or not, leaving every `.grad` as it is.
 
     Only the paths that lead to the inputs are walked. One tensor in, one gradient out; several, a tuple.
     Raises GradientError as `backward`, and for an input that output does not depend on, unless `allow_unused`
@@ -54,10 +54,10 @@ def grad(
         _asked_towards(wanted, output.node),
     ):
         found = walk(output, first, retain_graph, wanted, observe)
+        results = tuple(found[x.node].astype(x.dtype) if x.node in found else None for x in xs)
     for i, x in enumerate(xs):
-        if x.node not in found and not allow_unused:
+        if results[i] is None and not allow_unused:
             raise complaints.unused(i, x)
-    results = tuple(found.get(x.node) for x in xs)
     return results[0] if isinstance(inputs, Tensor) else results
 
 

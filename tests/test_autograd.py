@@ -324,6 +324,20 @@ def test_functions_work_on_tensors(value, kind):
         F.arithmetic.Multiply()(leaf(1), value)
 
 
+def test_who_calls_apply_is_told_how_it_is_done_here():
+    class Scale(Function):
+        @staticmethod
+        def forward(ctx, x, w):
+            return x * w
+
+    message = (
+        r"Scale\.apply\(x, w\) is written Scale\(\)\(x, w\) here, with forward\(self, x, w\) and "
+        r"backward\(self, dy\): self saves what ctx saves in PyTorch, self\.save\(x=x\)"
+    )
+    with pytest.raises(TypeError, match=message):
+        Scale.apply(leaf(1), leaf(2))
+
+
 def test_an_error_of_forward_itself_comes_through():
     class Broken(Function):
         def forward(self, x):
@@ -642,6 +656,30 @@ def test_float32_stays_float32(operation):
     assert dx.dtype == np.float32
     if dx.requires_grad:
         assert dl.grad(dx.sum(), x).dtype == np.float32
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_gradient_has_the_type_of_its_leaf_also_where_backward_computes_in_another(create_graph):
+    class Precise(Function):
+        def forward(self, x):
+            self.save(x=x)
+            return x * x
+
+        def backward(self, dy):
+            (x,) = self.saved
+            return (dy * 2.0 * x).astype("float64")
+
+    x = leaf(3, dtype="float32")
+    for _ in range(2):
+        y = x * 1.0
+        (Precise()(x) + Precise()(y) + x).sum().backward(create_graph=create_graph)
+        assert x.grad.dtype == np.float32
+    close(x.grad, [26])
+    y = x * 1.0
+    dx, dy = dl.grad((Precise()(x) + Precise()(y)).sum(), (x, y), create_graph=create_graph)
+    assert (dx.dtype, dy.dtype) == (np.float32, np.float32)
+    if create_graph:
+        close(dl.grad(dx.sum(), x), [4])
 
 
 def test_a_leaf_owns_its_gradient_also_where_backward_returns_what_was_saved():

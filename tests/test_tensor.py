@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from minidl import Tensor, nn
 from minidl import functional as F
+from minidl.errors import GradientError
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,31 @@ def test_tensors_are_hashed_by_identity():
     x, y = Tensor([1.0, 2.0]), Tensor([1.0, 2.0])
     assert len({x, y, x}) == 2
     assert {x: 1}[x] == 1
+
+
+def test_a_leaf_can_be_deep_copied():
+    x = nn.Parameter(np.ones(2, "float32"))
+    x.grad = Tensor([3.0, 4.0])
+    alone, again = copy.deepcopy([x, x])
+    assert alone is again
+    assert type(alone) is nn.Parameter
+    assert alone.requires_grad
+    assert alone.grad.tolist() == [3, 4]
+    alone.data += 1.0
+    alone.increment_version()
+    alone.grad.data += 1.0
+    assert (x.tolist(), x.grad.tolist(), x._version[0]) == ([1, 1], [3, 4], 0)
+
+
+def test_a_tensor_with_a_past_cannot_be_deep_copied():
+    y = F.exp(Tensor([1.0], requires_grad=True))
+    message = (
+        r"a tensor computed by Exp cannot be deep-copied, for its past would have to be copied too: "
+        r"\.detach\(\) it, or copy the leaves and compute it anew"
+    )
+    with pytest.raises(GradientError, match=message):
+        copy.deepcopy({"y": y})
+    assert copy.deepcopy(y.detach()).tolist() == y.tolist()
 
 
 def test_properties_and_methods_reach_the_operations():

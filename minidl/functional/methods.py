@@ -5,11 +5,12 @@ They are bound here, from above, so that `tensor.py` need not know the operation
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 
-from minidl import autograd
+from minidl import autograd, complaints
 from minidl.errors import GradientError, ShapeError
 from minidl.functional import activation, arithmetic, matmul, reduction, shape
 from minidl.recording import is_grad_enabled
@@ -71,6 +72,15 @@ for _name, _operation in _OPERATORS.items():
     setattr(Tensor, _name.replace("__", "__i", 1), _in_place(_operation))
 
 
+def _deepcopy(x: Tensor, memo: dict[int, Any]) -> Tensor:
+    """A leaf of its own, for copy.deepcopy. Raises GradientError for a tensor with a past."""
+    if x.grad_fn is not None:
+        raise complaints.no_copy(x)
+    memo[id(x)] = twin = copy.copy(x)
+    twin.data, twin.grad, twin._version = copy.deepcopy((x.data, x.grad, x._version), memo)
+    return twin
+
+
 def _length(x: Tensor) -> int:
     if not x.shape:
         raise TypeError("a 0-d tensor has no length: use .item() for its value")
@@ -78,6 +88,7 @@ def _length(x: Tensor) -> int:
 
 
 _METHODS = {
+    "__deepcopy__": _deepcopy,
     "__len__": _length,
     "__iter__": lambda x: (x[i] for i in range(len(x))),
     "__float__": lambda x: float(x.item()),
