@@ -176,8 +176,10 @@ def _gradcheck(arguments: argparse.Namespace) -> int:
         arguments.usage_error("say either --all or what to check: operations, or path/to/file.py:NAME")
     right, own = True, [name for name in arguments.names if ".py" in name]
     operations = [name for name in arguments.names if name not in own]
+    if (operations or arguments.all) and (arguments.shape or arguments.positive or arguments.order):
+        arguments.usage_error("--shape, --positive and --order are for file.py:NAME: operations have samples")
     for name in own:
-        result = check_own(name, arguments.shape or [], arguments.positive, arguments.order)
+        result = check_own(name, arguments.shape or [], arguments.positive, arguments.order or 2)
         print(f"{name}: {result}")
         right &= bool(result)
     for row in check_operations(operations) if operations or arguments.all else []:
@@ -344,7 +346,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--all", action="store_true", help="every operation of minidl")
     command.add_argument("--shape", type=option_types.shape, action="append", help="of each input, as 3x4")
     command.add_argument("--positive", action="store_true", help="inputs above 0, as for a logarithm")
-    command.add_argument("--order", type=int, choices=[1, 2], default=2, help="of the derivative (2: both)")
+    command.add_argument("--order", type=int, choices=[1, 2], help="of the derivative (2: both)")
     command.add_argument("--markdown", action="store_true", help="the table in Markdown")
 
     command = commands.add_parser("download", help="fetch published weights into MINIDL_HOME")

@@ -191,6 +191,15 @@ def test_right_ones_of_her_own(check, arguments):
         ),
         ("own.py:Cube --shape 3y", 2, "argument --shape: expected a shape such as 3x4, got '3y'"),
         ("", 2, "say either --all or what to check: operations, or path/to/file.py:NAME"),
+        *[
+            (words, 2, "--shape, --positive and --order are for file.py:NAME: operations have samples")
+            for words in (
+                "tanh --shape 3x4",
+                "--all --positive",
+                "tanh --order 2",
+                "own.py:Cube tanh --order 1",
+            )
+        ],
         ("tanh --all", 2, "say either --all or what to check: operations, or path/to/file.py:NAME"),
     ],
 )
