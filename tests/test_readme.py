@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import runpy
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,18 @@ def command_lines() -> list[str]:
     return sorted({part.removeprefix("minidl ") for part in parts if part.startswith("minidl ")})
 
 
+def snippets() -> list[tuple[str, str]]:
+    """(Python, what the page says it prints: in a comment, or in the indented block that comes after it)"""
+    found = []
+    for match in re.finditer(r"^```python\n(.*?)^```$(.*?)(?=^```|^#)", README, re.MULTILINE | re.DOTALL):
+        code, rest = match.groups()
+        comment = re.search(r"^print\(.*\)   # (-?\d.*)", code, re.MULTILINE)
+        block = re.search(r"(?:^(?:    .*)?\n)+", rest.lstrip("\n"), re.MULTILINE)
+        shown = comment[1] if comment else textwrap.dedent(block[0]) if block else ""
+        found.append((code, shown.strip()))
+    return found
+
+
 def test_every_file_exists():
     assert "CONTRIBUTING.md" in named_files()
     assert [name for name in named_files() if not (ROOT / name).exists()] == []
@@ -73,6 +87,24 @@ def test_the_table_of_gradients_is_complete():
     for name, cases, *errors in rows:
         assert int(cases) == len(OPERATIONS[name.strip("`")].listed())
         assert all(float(error) <= 1e-6 for error in errors)
+
+
+CHEAP = [(code, shown) for code, shown in snippets() if "vgg16" not in code]
+
+
+def test_most_snippets_are_run():
+    assert len(CHEAP) == README.count("```python") - 2
+    assert [bool(shown) for _, shown in CHEAP] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(("code", "shown"), CHEAP)
+def test_a_snippet_prints_what_is_shown(code, shown, tmp_path, capsys):
+    """Word for word, but for the time that it took; the beginning and the end may be left out."""
+    file = tmp_path / "circuit.py"
+    file.write_text(code, encoding="utf-8")
+    runpy.run_path(str(file))
+    shown, printed = (re.sub(r"in \d+\.\d\d s", "in … s", text) for text in (shown, capsys.readouterr().out))
+    assert f"\n{shown}\n" in f"\n{printed}\n"
 
 
 def test_the_main_commands_are_shown():
