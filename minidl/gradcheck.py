@@ -138,9 +138,8 @@ class Check:
         """∂(v·y)/∂x of every leaf x by backward, in the type that it computes in; zeros if none arrives."""
         with no_grad(), looking_back() as observe:
             found = walk(y, Tensor(v), retain_graph=False, observe=observe) if y.requires_grad else {}
-        return {
-            name: found[x].numpy() if x in found else np.zeros(x.shape) for name, x in self.leaves.items()
-        }
+        leaves = self.leaves.items()
+        return {name: found[x].numpy() if x in found else np.zeros(x.shape) for name, x in leaves}
 
     def numerical(self, x: Tensor, u: Array, h: float) -> Array:
         """∂y/∂u for every output y: in (4 D(h) − D(2h)) / 3 what is off by h² cancels."""
