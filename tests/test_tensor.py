@@ -189,6 +189,24 @@ def test_properties_and_methods_reach_the_operations():
     assert abs(-x).tolist() == x.tolist()
 
 
+def test_pytorchs_names():
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    assert (x.size(), x.size(0), x.size(-1)) == ((2, 3), 2, 3)
+    assert x.view(3, -1).shape == x.view((3, 2)).shape == (3, 2)
+    assert np.shares_memory(x.view(6).data, x.data)
+    assert x.sum(dim=1).tolist() == [3, 12]
+    assert x.mean(dim=(0, 1), keepdim=True).tolist() == [[2.5]]
+    assert x.var(dim=0, correction=0).tolist() == [2.25] * 3
+    assert x.argmax(dim=1).tolist() == [2, 2]
+    assert x.softmax(dim=0).tolist() == x.softmax(axis=0).tolist()
+    assert F.logsumexp(x, dim=1, keepdim=True).shape == (2, 1)
+    assert F.log_softmax(x, dim=0).tolist() == F.log_softmax(x, axis=0).tolist()
+    with pytest.raises(TypeError, match="dim"):  # a pair in PyTorch
+        x.max(dim=1)
+    with pytest.raises(TypeError, match="dim"):
+        x.sum(axis=0, dim=1)
+
+
 def test_writing_into_a_tensor():
     x = Tensor(np.zeros((2, 2)))
     x[0] = Tensor([1.0, 2.0])

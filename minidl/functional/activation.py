@@ -12,7 +12,7 @@ from minidl.backend.blocks import for_each_block
 from minidl.backend.memory import empty
 from minidl.errors import require
 from minidl.functional.arithmetic import exp, where
-from minidl.functional.reduction import logsumexp
+from minidl.functional.reduction import logsumexp, takes_dim
 from minidl.functional.reduction import sum as sum_
 from minidl.functional.shape import positive_axis
 from minidl.tensor import Tensor
@@ -173,11 +173,13 @@ class Softmax(Function):
         return y * (dy - sum_(dy * y, axis=self.axis, keepdims=True))
 
 
+@takes_dim
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """Probabilities along `axis`."""
     return Softmax(positive_axis(axis, x.ndim))(x)
 
 
+@takes_dim
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """ln softmax(x) = x − ln Σⱼ e^{xⱼ}"""
     return x - logsumexp(x, axis, keepdims=True)

@@ -95,6 +95,7 @@ _METHODS = {
     "__int__": lambda x: int(x.item()),
     "__bool__": lambda x: bool(x.item()),
     "numel": lambda x: x.data.size,
+    "size": lambda x, dim=None: x.shape if dim is None else x.shape[dim],
     "tolist": lambda x: x.data.tolist(),
     "__neg__": arithmetic.negative,
     "__abs__": arithmetic.absolute,
@@ -133,6 +134,7 @@ _METHODS = {
     "transpose": shape.transpose,
     "unsqueeze": shape.unsqueeze,
     "var": reduction.var,
+    "view": shape.reshape,
 }
 for _name, _operation in _METHODS.items():
     setattr(Tensor, _name, _operation)

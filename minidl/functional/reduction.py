@@ -1,11 +1,15 @@
 """Sums, means, variances and extrema along axes.
 
-`axis` is None (all), an integer or several; `keepdims` keeps each reduced axis with length 1.
+`axis` is None (all), an integer or several; `keepdims` keeps each reduced axis with length 1. They may be
+called `dim` and `keepdim` as in PyTorch, except in max and min, which would return a pair there.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
@@ -20,6 +24,19 @@ def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """`axis` as a tuple of non-negative integers. Raises IndexError for an axis that is not there."""
     given = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
     return tuple(positive_axis(a, ndim) for a in given)
+
+
+def takes_dim(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The operation, with `dim` and `keepdim` as other names of its `axis` and `keepdims`."""
+
+    @functools.wraps(operation)
+    def call(*inputs: Any, **options: Any) -> Tensor:
+        for other, name in (("dim", "axis"), ("keepdim", "keepdims")):
+            if other in options and name not in options:
+                options[name] = options.pop(other)
+        return operation(*inputs, **options)
+
+    return call
 
 
 class Sum(Function):
@@ -70,17 +87,20 @@ def expand_axes(dy: Tensor, reduction: Sum | Max) -> Tensor:
     return dy.reshape(tuple(1 if i in reduction.axis else n for i, n in enumerate(reduction.x_shape)))
 
 
+@takes_dim
 def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Σ x over `axis`."""
     return Sum(_axes(axis, x.ndim), keepdims)(x)
 
 
+@takes_dim
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Σ x / n over the n elements along `axis`."""
     n = math.prod(x.shape[a] for a in _axes(axis, x.ndim))
     return sum(x, axis, keepdims) / n
 
 
+@takes_dim
 def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: int = 1) -> Tensor:
     """Σ (x − mean)² / (n − correction): unbiased with correction = 1, the batch-norm variance with 0."""
     n = math.prod(x.shape[a] for a in _axes(axis, x.ndim))
@@ -98,6 +118,7 @@ def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return Min(_axes(axis, x.ndim), keepdims)(x)
 
 
+@takes_dim
 def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """ln Σ eˣ = m + ln Σ eˣ⁻ᵐ with m = max x, so that no exponential overflows."""
     m = x.detach().max(axis, keepdims=True)
@@ -109,6 +130,7 @@ def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in reduced))
 
 
+@takes_dim
 def argmax(x: Tensor, axis: int | None = None) -> Tensor:
     """The index of the first largest element; integers have no gradient."""
     return Tensor(x.data.argmax(axis=None if axis is None else positive_axis(axis, x.ndim)))

@@ -24,6 +24,11 @@ class Tanh(Module):
 class ReLU(Module):
     """max(x, 0)"""
 
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        if inplace:
+            raise ValueError("ReLU writes into a new array: leave out inplace=True")
+
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
 

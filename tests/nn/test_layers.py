@@ -197,3 +197,9 @@ def test_sequential_refuses_what_is_no_module():
         net["b"]
     with pytest.raises(IndexError, match="index 1 is out of range for a Sequential of 1 modules"):
         net[1]
+
+
+def test_relu_in_place_is_refused():
+    assert nn.ReLU(inplace=False)(Tensor([-1.0, 2.0])).tolist() == [0, 2]
+    with pytest.raises(ValueError, match="ReLU writes into a new array: leave out inplace=True"):
+        nn.ReLU(inplace=True)
