@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
+import pytest
+from pieces import leaf
 
-from minidl import Tensor, nn
+import minidl as dl
 from minidl import functional as F
-
-
-def leaf(*values: float) -> Tensor:
-    return Tensor(np.array(values, "float32"), requires_grad=True)
+from minidl import nn
 
 
 def test_the_line_of_user_code_that_called_an_operation():
@@ -54,3 +53,35 @@ def test_the_variables_of_the_caller_are_not_kept_alive():
         gc.enable()
     assert y.grad_fn is not None
     assert large() is None
+
+
+# Is the graph recorded?
+
+
+def test_no_grad_records_nothing():
+    x = leaf(1)
+    with dl.no_grad():
+        y = x * 2.0
+        assert not dl.is_grad_enabled()
+        with dl.set_grad_enabled(True):
+            assert (x * 2.0).requires_grad
+    assert dl.is_grad_enabled()
+    assert not y.requires_grad
+    assert y.grad_fn is None
+
+
+def test_no_grad_is_a_decorator_and_survives_errors():
+    @dl.no_grad()
+    def fail() -> None:
+        assert not dl.is_grad_enabled()
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert dl.is_grad_enabled()
+
+
+def test_no_grad_holds_in_its_own_thread_only():
+    with dl.no_grad(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(dl.is_grad_enabled).result()
+        assert not dl.is_grad_enabled()
