@@ -23,6 +23,7 @@ from minidl import complaints
 from minidl.anomaly import looking_back
 from minidl.backend import Array, array_module
 from minidl.backend.memory import owns_memory
+from minidl.lazy import LazyProduct
 from minidl.recording import Place, calling_place, here, set_grad_enabled
 from minidl.tensor import Tensor
 
@@ -182,13 +183,13 @@ def walk(
             if edge is None or dx is None:
                 continue
             shape = edge.shape
-            if type(dx) is not Tensor or dx.data.shape != shape:
+            if type(dx) is not LazyProduct and (type(dx) is not Tensor or dx.data.shape != shape):
                 dx = unbroadcast(dx, shape, node)
             if edge not in gradients:
                 gradients[edge] = dx
                 if isinstance(edge, Function):
                     heappush(pending, (edge._number, edge))
-                elif any(entry and entry[1] is dx.data for entry in (node._saved or {}).values()):
+                elif type(dx) is Tensor and any(e and e[1] is dx.data for e in (node._saved or {}).values()):
                     gradients[edge] = dx * 1  # what was saved has an owner, and a leaf owns its gradient
             elif edge in sums and not state.recording:
                 gradients[edge].data += dx.data
@@ -240,6 +241,9 @@ def backward(
         gradients = walk(output, first, retain_graph, observe=observe)
         taken = {id(first.data)}
         for leaf, dx in gradients.items():
+            if leaf.grad is None and type(dx) is LazyProduct:
+                leaf.grad = dx
+                continue
             dx = dx if dx.data.dtype is leaf.data.dtype else dx.astype(leaf.data.dtype)
             if leaf.grad is not None:
                 leaf.grad = leaf.grad + dx

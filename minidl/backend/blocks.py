@@ -3,6 +3,8 @@
 What is done to a whole array in several steps, p ← p − lr · (g + λ p), reads and writes main memory at every
 step and makes temporaries of the array's size. Done block by block, all steps but the first find their block
 in the cache, the temporaries are as small as a block, and several blocks can be worked on at the same time.
+
+A matrix of which only blocks are ever needed does not have to exist as a whole: see `products.Product`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from minidl.backend.device import Array, array_module, device_of
+from minidl.backend.products import Product
 from minidl.backend.threads import parallel_for
 
 BLOCK = {"cpu": 1 << 17, "gpu": 1 << 24}  # elements: 512 KiB of float32; a GPU wants few and large kernels
@@ -36,9 +39,21 @@ def blocks(*arrays: Array, size: int | None = None) -> Iterator[tuple[Array, ...
         yield from blocks(*(array[middle:] for array in arrays), size=size)
 
 
-def for_each_block(run: Callable[..., Any], *arrays: Array) -> None:
-    """run(*block) for the corresponding blocks of all arrays, in any order and on several threads."""
-    if arrays[0].size <= BLOCK["cpu"]:
+def for_each_block(run: Callable[..., Any], *arrays: Any) -> None:
+    """run(*block) for the corresponding blocks of all arrays, in any order and on several threads.
+
+    One of them may be a Product, the others matrices then: its blocks are there while `run` has them.
+    """
+    xp = array_module(arrays[0])
+    product = next((array for array in arrays if isinstance(array, Product)), None)
+
+    def run_rows(rows: slice) -> None:
+        for block in blocks(*(array[rows] for array in arrays)):
+            run(*block)
+
+    if product is not None:
+        parallel_for(xp, run_rows, product.pieces())
+    elif arrays[0].size <= BLOCK["cpu"]:
         run(*arrays)
     else:
-        parallel_for(array_module(arrays[0]), run, list(blocks(*arrays)))
+        parallel_for(xp, run, list(blocks(*arrays)))

@@ -6,10 +6,12 @@ from typing import Any
 
 from minidl.autograd import Function
 from minidl.backend import Array
-from minidl.backend.threads import matmul as product
+from minidl.backend.products import matmul as product
 from minidl.errors import ShapeError
 from minidl.functional.arithmetic import in_one_type, operands
 from minidl.functional.shape import transpose
+from minidl.lazy import LazyProduct, pays
+from minidl.recording import here
 from minidl.tensor import Tensor
 
 
@@ -71,10 +73,17 @@ class Linear(Function):
         x, weight = self.saved
         gradients = (
             matmul(dy, weight) if self.needs_grad[0] else None,
-            matmul(transpose(dy), x) if self.needs_grad[1] else None,
+            self._weight_gradient(dy, x) if self.needs_grad[1] else None,
             dy.sum(axis=0) if self.needs_grad[-1] else None,
         )
         return gradients[: len(self.needs_grad)]
+
+    def _weight_gradient(self, dy: Tensor, x: Tensor) -> Tensor:
+        """(∂L/∂y)ᵀ x; a leaf gets it as a LazyProduct where that pays."""
+        leaf = self.edges[1]
+        if here.state.recording or not isinstance(leaf, Tensor) or not pays(dy, x, leaf):
+            return matmul(transpose(dy), x)
+        return LazyProduct(dy.data.T, x.data)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -28,6 +28,7 @@ class Adam(Optimizer):
         ValueError: an option is negative, or a beta not below 1.
     """
 
+    by_blocks = True
     decoupled = False
 
     def __init__(
@@ -46,7 +47,7 @@ class Adam(Optimizer):
             if not 0.0 <= beta < 1.0:
                 raise ValueError(f"each beta lies in [0, 1), got {tuple(group['betas'])}")
 
-    def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, p: Array, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         xp = array_module(p)
         lr, (beta1, beta2), eps, weight_decay = (
             group["lr"],

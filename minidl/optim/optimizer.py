@@ -8,6 +8,7 @@ from typing import Any
 
 from minidl.backend import Array, as_numpy, to_device
 from minidl.errors import GradientError, WeightsError
+from minidl.lazy import LazyProduct
 from minidl.nn import Module
 from minidl.tensor import Tensor
 
@@ -47,6 +48,7 @@ class Optimizer(ABC):
         state: for each parameter that was updated, what the optimizer remembers of it.
     """
 
+    by_blocks = False  # whether `update` does nothing with grad but hand it to for_each_block
     non_negative: tuple[str, ...] = ("lr", "weight_decay", "momentum", "eps")  # where they exist
 
     def __init__(self, params: Any, **defaults: Any) -> None:
@@ -109,7 +111,7 @@ class Optimizer(ABC):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self.update(p.data, p.grad.data, self.state.setdefault(p, {}), group)
+                    self.update(p.data, self._gradient(p.grad), self.state.setdefault(p, {}), group)
                     p.increment_version()
                     moved = True
         if not moved:
@@ -118,9 +120,18 @@ class Optimizer(ABC):
                 "was computed from them; zero_grad() belongs before backward()"
             )
 
+    def _gradient(self, grad: Tensor) -> Any:
+        """The array; or the Product that nobody has looked at as a whole, where blocks of it are enough."""
+        if self.by_blocks and isinstance(grad, LazyProduct) and grad.product is not None:
+            return grad.product
+        return grad.data
+
     @abstractmethod
-    def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Move the parameter p in place, by its gradient and by what `state` remembers of it."""
+    def update(self, p: Array, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Move the parameter p in place, by its gradient and by what `state` remembers of it.
+
+        `grad` is an array; where `by_blocks` is set it may be a `backend.blocks.Product`.
+        """
 
     # State
 

@@ -24,6 +24,7 @@ class RMSprop(Optimizer):
         ValueError: an option is negative.
     """
 
+    by_blocks = True
     non_negative = (*Optimizer.non_negative, "alpha")
 
     def __init__(
@@ -46,7 +47,7 @@ class RMSprop(Optimizer):
             centered=centered,
         )
 
-    def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, p: Array, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         xp = array_module(p)
         lr, alpha, eps, momentum = group["lr"], group["alpha"], group["eps"], group["momentum"]
         names = ["square_avg"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from minidl.backend import Array, array_module
 from minidl.backend.blocks import for_each_block
+from minidl.backend.memory import empty
 from minidl.optim.optimizer import Optimizer
 
 
@@ -24,6 +25,8 @@ class SGD(Optimizer):
     Raises:
         ValueError: an option is negative, or nesterov without momentum or with dampening.
     """
+
+    by_blocks = True
 
     def __init__(
         self,
@@ -48,9 +51,9 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("nesterov needs momentum > 0 and dampening = 0")
 
-    def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, p: Array, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
-        new_share = 1.0 - group["dampening"] if state else 1.0
+        first, new_share = not state, 1.0 - group["dampening"]
 
         def descend(w: Array, g: Array) -> None:
             if weight_decay:
@@ -60,13 +63,16 @@ class SGD(Optimizer):
         def roll(w: Array, g: Array, v: Array) -> None:
             if weight_decay:
                 g = g + weight_decay * w
-            v *= momentum
-            v += new_share * g
+            if first:
+                v[...] = g
+            else:
+                v *= momentum
+                v += new_share * g
             w -= lr * (g + momentum * v if group["nesterov"] else v)
 
         if momentum == 0:
             for_each_block(descend, p, grad)
         else:
-            if not state:
-                state["momentum_buffer"] = array_module(p).zeros_like(p)
+            if first:
+                state["momentum_buffer"] = empty(array_module(p), p.shape, p.dtype)
             for_each_block(roll, p, grad, state["momentum_buffer"])
