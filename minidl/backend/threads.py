@@ -165,3 +165,10 @@ def scratch(xp: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
     if key not in _scratch.arrays or _scratch.arrays[key].size < size:
         _scratch.arrays[key] = np.empty(size, dtype)
     return _scratch.arrays[key][:size].reshape(shape)
+
+
+def release_scratch() -> None:
+    """Give the scratch memory of all threads back: for who goes on to something else, after convolutions."""
+    with _one_at_a_time:
+        _scratch.arrays.clear()
+        _pool.cache_clear()  # the threads end, and theirs goes with them

@@ -224,12 +224,14 @@ class Module:
         """Path → NumPy array, of every parameter and buffer. On the CPU they share the model's memory."""
         return {path: tensor.numpy() for path, tensor in self._state()}
 
-    def load_state_dict(self, state: Any, strict: bool = True) -> IncompatibleKeys:
+    def load_state_dict(self, state: Any, strict: bool = True, assign: bool = False) -> IncompatibleKeys:
         """Copy arrays into the parameters and buffers of the same path, in place and in their own dtype.
 
         Args:
             state: a mapping of path to array (anything with a shape and a dtype).
             strict: also refuse paths that one side has and the other has not.
+            assign: take the arrays themselves where they fit as they are, and copy only the others. They
+                belong to the module then.
 
         Returns:
             (missing_keys, unexpected_keys), both empty where strict.
@@ -237,7 +239,7 @@ class Module:
         Raises:
             WeightsError: names every missing, unexpected or mismatched path. Nothing was changed.
         """
-        return load_state(dict(self._state()), state, strict, type(self).__name__)
+        return load_state(dict(self._state()), state, strict, assign, type(self).__name__)
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
         """(path, tensor) of every parameter and buffer, shared ones under each of their paths."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.backend import Array, to_device
+from minidl.backend import Array, array_module, to_device
 from minidl.errors import WeightsError
 from minidl.tensor import Tensor
 
@@ -20,9 +20,9 @@ class IncompatibleKeys(NamedTuple):
 
 
 def load_state(
-    tensors: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool, owner: str
+    tensors: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool, assign: bool, owner: str
 ) -> IncompatibleKeys:
-    """Copy each array of `state` into the tensor of its name (`Module.load_state_dict`)."""
+    """Copy each array of `state` into the tensor of its name, or assign it (`Module.load_state_dict`)."""
     missing = [name for name in tensors if name not in state]
     unexpected = [name for name in state if name not in tensors]
     mismatched = [
@@ -36,11 +36,23 @@ def load_state(
     if any(names for _, names in lines):
         listed = "".join(f"\n  {word}: {', '.join(names)}" for word, names in lines if names)
         raise WeightsError(f"the state dict does not fit {owner}; nothing was changed{listed}")
+    assigned: list[Array] = []
     for name, tensor in tensors.items():
         if name in state:
-            tensor.data[...] = to_device(_as_array(state[name]), tensor.device)
+            array = to_device(_as_array(state[name]), tensor.device)
+            if assign and _can_replace(tensor.data, array, assigned):
+                tensor.data = array
+                assigned.append(array)
+            else:
+                tensor.data[...] = array
             tensor.increment_version()
     return IncompatibleKeys(missing, unexpected)
+
+
+def _can_replace(old: Array, new: Array, taken: list[Array]) -> bool:
+    """Whether `new` is of the same kind as `old`, and in memory that is nobody else's."""
+    same = new.dtype == old.dtype and new.flags.c_contiguous and getattr(new.flags, "writeable", True)
+    return same and not any(array_module(new).may_share_memory(new, other) for other in taken)
 
 
 def _as_array(value: Any) -> Array:

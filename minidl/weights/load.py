@@ -20,7 +20,7 @@ def load_vgg16(path: str | os.PathLike) -> VGG:
     file = read_vgg16(path)
     with init.skip_init():
         model = vgg16(file.num_classes, file.batch_norm)
-    model.load_state_dict(file.state)
+    model.load_state_dict(file.state, assign=True)  # twice 553 MB would be too much
     model.preprocessing = file.preprocessing
     return model.eval()
 

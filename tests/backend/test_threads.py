@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -13,7 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.backend import threads
-from minidl.backend.threads import get_num_threads, parallel_for, scratch, set_num_threads, split, strips
+from minidl.backend.threads import (
+    get_num_threads,
+    parallel_for,
+    release_scratch,
+    scratch,
+    set_num_threads,
+    split,
+    strips,
+)
 
 
 @pytest.fixture
@@ -146,6 +156,26 @@ def test_scratch_is_used_again_and_never_shared():
     thread.start()
     thread.join()
     assert not np.shares_memory(others[0], scratch(np, "test", (100,), np.float32))
+
+
+def test_released_scratch_is_gone_from_every_thread(three_threads):
+    pytest.importorskip("threadpoolctl")
+    kept, meeting = [], threading.Barrier(3, timeout=30)
+
+    def run(piece):
+        meeting.wait()
+        kept.append(weakref.ref(scratch(np, f"of thread {piece}", (1000,), np.float32).base))
+
+    parallel_for(np, run, [(0,), (1,), (2,)])
+    assert all(memory() is not None for memory in kept)
+    release_scratch()
+    waited = time.monotonic() + 30
+    while any(memory() is not None for memory in kept) and time.monotonic() < waited:
+        time.sleep(0.001)  # the threads are on their way out
+    assert all(memory() is None for memory in kept)
+    kept.clear()
+    parallel_for(np, run, [(0,), (1,), (2,)])
+    assert len(kept) == 3
 
 
 @given(

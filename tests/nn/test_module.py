@@ -232,6 +232,29 @@ def test_loading_takes_tensors_and_other_types_and_keeps_the_own():
     assert net.bias.dtype == np.float32
 
 
+def test_assigning_takes_the_arrays_that_fit_and_copies_the_others():
+    net = Net()
+    state = {name: array + 1 for name, array in net.state_dict().items()}
+    state["head.weight"] = state["head.weight"].astype(np.float64)
+    state["head.bias"].setflags(write=False)
+    state["features.0.offset"] = np.arange(6, dtype=np.float32)[::2]
+    state["features.0.inner.weight"] = np.asfortranarray(state["features.0.inner.weight"])
+    net.load_state_dict(state, assign=True)
+    taken = [name for name, array in net.state_dict().items() if np.shares_memory(array, state[name])]
+    assert taken == ["features.0.scale", "features.0.inner.bias"]
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, state[name])
+        assert (array.dtype, array.flags.writeable) == (np.float32, True)
+
+
+def test_assigned_arrays_that_are_one_become_two():
+    layer, array = nn.BatchNorm2d(4), np.full(4, 3.0, np.float32)
+    layer.load_state_dict({"weight": array, "bias": array}, strict=False, assign=True)
+    assert layer.weight.data is array
+    layer.weight.data += 1
+    assert layer.bias.tolist() == [3.0] * 4
+
+
 def test_everything_that_does_not_fit_is_listed_and_nothing_changes():
     net = Net()
     before = {name: array.copy() for name, array in net.state_dict().items()}
