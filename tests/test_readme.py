@@ -9,6 +9,7 @@ import shlex
 import textwrap
 from pathlib import Path
 
+import mutation
 import pytest
 
 from minidl.check_operations import UNCHECKED
@@ -87,6 +88,15 @@ def test_the_table_of_gradients_is_complete():
     for name, cases, *errors in rows:
         assert int(cases) == len(OPERATIONS[name.strip("`")].listed())
         assert all(float(error) <= 1e-6 for error in errors)
+    summary = re.search(r"<summary>(\d+) operations, (\d+) samples, no error above (.*)</summary>", README)
+    largest = max(float(error) for _, _, *errors in rows for error in errors)
+    found = len(rows), sum(int(cases) for _, cases, *_ in rows), largest
+    assert (int(summary[1]), int(summary[2]), float(summary[3])) == found
+
+
+def test_the_number_of_planted_mistakes():
+    planted = sum(1 for place in mutation.places() for _ in mutation.mistakes(mutation.parse(place.right)))
+    assert f"plants {planted - len(mutation.EQUIVALENT)} mistakes" in README
 
 
 CHEAP = [(code, shown) for code, shown in snippets() if "vgg16" not in code]
