@@ -36,13 +36,20 @@ def detect_anomaly() -> Iterator[None]:
         state.anomaly = before
 
 
-@contextlib.contextmanager
-def looking_back() -> Iterator[Any]:
+def looking_back() -> contextlib.AbstractContextManager[Any]:
     """For the walk back: who observes it, if anybody. What backward computes is looked at by nobody else."""
+    return _nobody if here.state.anomaly is None else _only_back()
+
+
+_nobody = contextlib.nullcontext()  # made once: in a small backward it would be felt
+
+
+@contextlib.contextmanager
+def _only_back() -> Iterator[Any]:
     state = here.state
     anomaly, state.anomaly = state.anomaly, None
     try:
-        yield anomaly and anomaly.backward
+        yield anomaly.backward
     finally:
         state.anomaly = anomaly
 
