@@ -21,6 +21,7 @@ from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.errors import ShapeError
 from minidl.functional import im2col_conv, strip_conv, winograd
+from minidl.functional.activation import Gate
 from minidl.functional.arithmetic import in_one_type
 from minidl.functional.reduction import sum as sum_
 from minidl.tensor import Tensor
@@ -32,23 +33,43 @@ class Conv2d(Function):
     Shapes: (N, C, H, W), (O, C/groups, KH, KW), (O,) → (N, O, OH, OW). The input is kept, never its columns.
     """
 
+    relu = False
+
     def __init__(self, window: Window, groups: int) -> None:
         self.window, self.groups = window, groups
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.size = x.shape[2:]
-        self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
         work = _algorithm(x, weight, self.window, self.groups, _winograd_pays(x, weight))
-        return work.conv2d(x, weight, bias, self.window, self.groups)
+        y = work.conv2d(x, weight, bias, self.window, self.groups, self.relu)
+        self.save(
+            x=x if self.needs_grad[1] else None,
+            weight=weight if self.needs_grad[0] else None,
+            output=y if self.relu else None,
+        )
+        return y
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = self.saved
+        x, weight, _ = self.saved
         dx = dw = None
         if self.needs_grad[0]:
             dx = ConvTranspose2d(self.window, self.groups, self.size)(dy, weight)
         if self.needs_grad[1]:
             dw = ConvWeight(self.window, self.groups)(x, dy)
         return dx, dw, *bias_gradient(self, dy)
+
+
+class Conv2dReLU(Conv2d):
+    """y = max(x ⋆ w + b, 0)        ∂L/∂x = g ⋆ᵀ w        ∂L/∂w = x ⊛ g        ∂L/∂b = Σ_{n, a, b} g
+
+    where g is ∂L/∂y where y > 0, else 0: a convolution and a ReLU, but one pass over y.
+    """
+
+    relu = True
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        *_, y = self.saved
+        return super().backward(Gate(y.data)(dy))
 
 
 class ConvTranspose2d(Function):
@@ -118,6 +139,7 @@ def conv2d(
     padding: int | Pair = 0,
     dilation: int | Pair = 1,
     groups: int = 1,
+    relu: bool = False,
 ) -> Tensor:
     """y = x ⋆ w + b, each picture correlated with each filter.
 
@@ -127,6 +149,7 @@ def conv2d(
     Args:
         stride, padding, dilation: for both axes, or (vertical, horizontal).
         groups: input and output channels are split into this many groups that do not see each other.
+        relu: y = max(x ⋆ w + b, 0), as `relu(conv2d(…))`, but while y is still in the cache.
 
     Raises:
         ShapeError: the shapes do not belong together, or the window does not fit into the picture.
@@ -140,7 +163,8 @@ def conv2d(
         )
     _check_bias(bias, o, weight)
     window = Window.of(weight.shape[2:], stride, padding, dilation)
-    return Conv2d(window, groups)(*in_one_type(x, weight, *([] if bias is None else [bias])))
+    function = Conv2dReLU(window, groups) if relu else Conv2d(window, groups)
+    return function(*in_one_type(x, weight, *([] if bias is None else [bias])))
 
 
 def conv_transpose2d(

@@ -17,13 +17,16 @@ from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window, col2im, im2col
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
+def conv2d(
+    x: Array, weight: Array, bias: Array | None, window: Window, groups: int, relu: bool = False
+) -> Array:
     """y = W · im2col(x) + b:  (N, C, H, W), (O, C/G, KH, KW), (O,) → (N, O, OH, OW)."""
     n, o, (oh, ow) = len(x), len(weight), window.places(x.shape[2:])
     w = weight.reshape(groups, o // groups, -1)
     columns = im2col(x, window).reshape(n, groups, w.shape[2], oh * ow)
     y = (w @ columns).reshape(n, o, oh, ow)
-    return y if bias is None else y + bias.reshape(-1, 1, 1)
+    y = y if bias is None else y + bias.reshape(-1, 1, 1)
+    return y.clip(0) if relu else y
 
 
 def conv_transpose2d(

@@ -24,7 +24,9 @@ PIECES = 8  # of the work, about: enough for some threads
 ENOUGH_PLACES = 256  # a matrix product with fewer columns is slow: take several pictures together
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
+def conv2d(
+    x: Array, weight: Array, bias: Array | None, window: Window, groups: int, relu: bool = False
+) -> Array:
     """y = W · im2col(x) + b:  (N, C, H, W), (O, C/G, KH, KW), (O,) → (N, O, OH, OW)."""
     xp, n, o = array_module(x), x.shape[0], weight.shape[0]
     oh, ow = window.places(x.shape[2:])
@@ -41,6 +43,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: 
         xp.matmul(w, columns, out=product)
         if bias is not None:
             product += bias.reshape(groups, -1, 1)
+        if relu:
+            xp.maximum(product, 0, out=product)
         if not alone:
             y[pictures] = product.reshape(o, -1, oh, ow).swapaxes(0, 1)
 

@@ -18,17 +18,16 @@ a, and its transpose takes six numbers d to four,
 
 and the transpose of multiplying by g is correlating with g. In two dimensions it is done to columns and rows.
 
-The transforms are linear, so on flattened tiles each is one matrix (⊗ is the Kronecker product):
+So the sum over the channels is a matrix product for each of the 36 "frequencies",
 
-    U = (G ⊗ G) g      36×9    the filters        (36, O, C)
-    V = (B ⊗ B)ᵀ d     36×36   the input tiles    (36, C, T)
-    Y = (A ⊗ A)ᵀ M     16×36   the output tiles   (16, O, T)
+    U = G g Gᵀ        V = Bᵀ d B        M = U V        Y = Aᵀ M A
+    (36, O, C)        (36, C, T)        (36, O, T)     (16, O, T)        for T tiles,
 
-and between them the sum over the channels is a matrix product for each of the 36 "frequencies": M = U V.
+and the transforms are one function, `transform`: X → matrix · X · matrixᵀ for many small X side by side.
 
 Backward is the chain rule through the same matrices. For the weight,
 
-    ∂L/∂M = (A ⊗ A) ∂L/∂Y        ∂L/∂U = ∂L/∂M Vᵀ        ∂L/∂g = (Gᵀ ⊗ Gᵀ) ∂L/∂U,
+    ∂L/∂M = A ∂L/∂Y Aᵀ        ∂L/∂U = ∂L/∂M Vᵀ        ∂L/∂g = Gᵀ ∂L/∂U G,
 
 and for the input it is no more than a forward pass, because the transpose of a 3×3 convolution in steps of 1
 is the convolution with the filter turned by 180° and its channels exchanged.
@@ -40,7 +39,6 @@ with a matrix costs the same whatever its entries are (Barabasz et al. 2020, arX
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,13 +60,17 @@ def _evaluate(coefficients: int) -> np.ndarray:
 
 
 A, B, G = _evaluate(4), np.linalg.inv(_evaluate(6)), _evaluate(3)
-INPUT, FILTER, OUTPUT = (np.kron(m, m).astype(np.float32) for m in (B.T, G, A))
+INPUT, FILTER, TURNED, OUTPUT = (np.array(m, np.float32, order="C") for m in (B.T, G, G[:, ::-1], A.T))
 FOUR = np.complex128  # four float32 at once: NumPy copies by elements, and the fewer the faster
 FREQUENCIES = split(36, 3)
-STRIP = 196  # tiles that one thread takes through all three steps
+STRIP = 112  # tiles that one thread takes through all three steps; more if channels are few
+BLOCK = 7168  # tiles or filters, times channels, that one thread transforms at a time: about 1 MiB
+SMALL_PRODUCT = (
+    10**6
+)  # multiplications up to which OpenBLAS multiplies without copying into another order first
+LONGEST_SUM = 256  # channels: there it adds up one number after the other, and the rounding errors with them
 ROUND_BYTES = 24 << 20  # of V and ∂L/∂M, which all threads share
 SUM_BYTES = 1 << 20  # of ∂L/∂U, up to which threads add up one of their own
-BLOCK_BYTES = 1 << 20  # of tiles or filters that one thread transforms at a time
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ class Tiles:
 
     def __len__(self) -> int:
         return math.prod(self.shape)
+
+    def blocks(self, channels: int) -> list[slice]:
+        """The channels in blocks to be transformed together."""
+        return split(channels, max(1, BLOCK // len(self)))
 
     def in_order(self, x: Array) -> Array:
         """(…, pictures, rows, across) with the longer of the outer axes last, where NumPy's inner loop is."""
@@ -114,45 +120,73 @@ def can(x: Array, y: Array, window: Window, groups: int) -> bool:
 
 
 def conv2d(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, window: Window, groups: int
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    window: Window,
+    groups: int,
+    relu: bool = False,
 ) -> np.ndarray:
     """x ⋆ w + b:  (N, C, H, W), (O, C, 3, 3), (O,) → (N, O, OH, OW)."""
-    return _filtered(x, transform_filters(FILTER, weight), bias, window.padding)
+    return _filtered(x, transform_filters(FILTER, weight), bias, relu, window.padding)
 
 
 def conv_transpose2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, window: Window, groups: int, size: Pair
 ) -> np.ndarray:
     """x ⋆ᵀ w + b:  (N, O, OH, OW), (O, C, 3, 3), (C,) → (N, C, *size)."""
-    turned = transform_filters(FILTER[:, ::-1], weight)  # pixel (i, j) changes places with (2 − i, 2 − j)
-    return _filtered(x, turned.swapaxes(1, 2), bias, (2 - window.padding[0], 2 - window.padding[1]))
+    turned, border = transform_filters(TURNED, weight), (2 - window.padding[0], 2 - window.padding[1])
+    return _filtered(x, turned.swapaxes(1, 2), bias, False, border)
 
 
-def _filtered(x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, padding: Pair) -> np.ndarray:
+def _filtered(x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, relu: bool, padding: Pair) -> np.ndarray:
     """Y for the transformed filters U (36, O, C):  (N, C, H, W) → (N, O, H + 2p − 2, W + 2p − 2)."""
     (n, c, h, w), o = x.shape, u.shape[1]
     y = empty(np, (n, o, h + 2 * padding[0] - 2, w + 2 * padding[1] - 2), np.float32)
 
     def strip(here: Tiles) -> None:
-        v, m = frequencies("v", c, len(here)), frequencies("m", o, len(here))
-        transform_tiles(INPUT, x, padding, here, slice(0, c), v)
-        np.matmul(u, v, out=m)
-        transform_output(m, bias, here, y)
+        v, m = planes("v", 36, c, len(here)), planes("m", 36, o, len(here))
+        for part in here.blocks(c):
+            transform_tiles(INPUT, x, padding, here, part, out=v[:, part])
+        multiply(u, v, out=m)
+        for part in here.blocks(o):
+            transform_output(m[:, part], bias, relu, here, part, out=y)
 
-    parallel_for(np, strip, [(here,) for here in cut(y.shape, STRIP)])
+    parallel_for(np, strip, [(here,) for here in cut(y.shape, max(STRIP, 2 * BLOCK // (c + o)))])
     return y
+
+
+def multiply(u: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
+    """M = U V:  (36, O, C), (36, C, T) → (36, O, T), in products of some rows and channels at a time.
+
+    How many rows: a power of two that keeps each product small (SMALL_PRODUCT), or else all.
+    """
+    (_, o, c), t = u.shape, v.shape[2]
+    first, *others = split(c, LONGEST_SUM)
+    rows = math.gcd(o, 1 << (SMALL_PRODUCT // (t * first.stop)).bit_length() >> 1)
+    if rows < 8:
+        rows = o
+    strides = (u.strides[0], rows * u.strides[1], *u.strides[1:])
+    u = np.lib.stride_tricks.as_strided(u, (36, o // rows, rows, c), strides)
+    v, m = v[:, None], out.reshape(36, o // rows, rows, t)
+    for f in split(36, 2 if others else 36):  # few, so that the sum finds its terms in the cache
+        np.matmul(u[f, ..., first], v[f, :, first], out=m[f])
+        for part in others:
+            product = scratch(np, "product", m[f].shape, np.float32)
+            m[f] += np.matmul(u[f, ..., part], v[f, :, part], out=product)
 
 
 def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
     """x ⊛ y, which is ∂L/∂w for y = ∂L/∂(x ⋆ w):  (N, C, H, W), (N, O, OH, OW) → (O, C, 3, 3)."""
     c, o = x.shape[1], y.shape[1]
     add_up = _add_up_strips if 36 * 4 * o * c <= SUM_BYTES else _add_up_frequencies
-    return filter_gradient(add_up(x, y, window.padding, list(cut(y.shape, STRIP))))
+    return filter_gradient(add_up(x, y, window.padding))
 
 
-def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair, strips: list[Tiles]) -> np.ndarray:
+def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
     """∂L/∂U (36, O, C) of few channels: sums over an eighth of the strips each, and the sum of these."""
     c, o = x.shape[1], y.shape[1]
+    strips = list(cut(y.shape, max(STRIP, 2 * BLOCK // (c + o))))
     shares = [strips[part] for part in split(len(strips), -(-len(strips) // 8))]
     sums = scratch(np, "du", (len(shares), 36, o, c), np.float32)
 
@@ -160,78 +194,85 @@ def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair, strips: list[Til
         du[...] = 0
         product = scratch(np, "product", du.shape, np.float32)
         for here in share:
-            v, dm = frequencies("v", c, len(here)), frequencies("m", o, len(here))
-            transform_tiles(INPUT, x, padding, here, slice(0, c), v)
-            transform_tiles(OUTPUT, y, (0, 0), here, slice(0, o), dm)
+            v, dm = planes("v", 36, c, len(here)), planes("m", 36, o, len(here))
+            for part in here.blocks(c):
+                transform_tiles(INPUT, x, padding, here, part, out=v[:, part])
+            for part in here.blocks(o):
+                transform_tiles(OUTPUT.T, y, (0, 0), here, part, out=dm[:, part])
             du += np.matmul(dm, v.swapaxes(1, 2), out=product)
 
     parallel_for(np, add_up, list(zip(shares, sums, strict=True)))
     return sums.sum(0)
 
 
-def _add_up_frequencies(x: np.ndarray, y: np.ndarray, padding: Pair, strips: list[Tiles]) -> np.ndarray:
+def _add_up_frequencies(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
     """∂L/∂U (36, O, C), as large as all the filters: one sum, of which threads share the frequencies."""
     c, o = x.shape[1], y.shape[1]
     du = scratch(np, "du", (36, o, c), np.float32)
-    rounds = split(len(strips), max(1, ROUND_BYTES // (36 * 4 * (c + o) * STRIP)))
-    for some in (strips[r] for r in rounds):
-        stops = list(itertools.accumulate(map(len, some)))
-        v, dm = frequencies("v", c, stops[-1]), frequencies("m", o, stops[-1])
-        pieces = []
-        for here, stop in zip(some, stops, strict=True):
-            width, columns = max(1, BLOCK_BYTES // (36 * 4 * len(here))), slice(stop - len(here), stop)
-            pieces += [(INPUT, x, padding, here, s, v[:, s, columns]) for s in split(c, width)]
-            pieces += [(OUTPUT, y, (0, 0), here, s, dm[:, s, columns]) for s in split(o, width)]
 
-        def multiply(f: slice, first: bool, v: Array = v, dm: Array = dm) -> None:
-            if first:
-                np.matmul(dm[f], v[f].swapaxes(1, 2), out=du[f])
-            else:
-                product = scratch(np, "product", du[f].shape, np.float32)
-                du[f] += np.matmul(dm[f], v[f].swapaxes(1, 2), out=product)
+    def add(f: slice, v: Array, dm: Array, first: bool) -> None:
+        if first:
+            np.matmul(dm[f], v[f].swapaxes(1, 2), out=du[f])
+        else:
+            product = scratch(np, "product", du[f].shape, np.float32)
+            du[f] += np.matmul(dm[f], v[f].swapaxes(1, 2), out=product)
 
+    for number, here in enumerate(cut(y.shape, ROUND_BYTES // (36 * 4 * (c + o)))):
+        v, dm = planes("v", 36, c, len(here)), planes("m", 36, o, len(here))
+        pieces = [(INPUT, x, padding, here, part, v[:, part]) for part in here.blocks(c)]
+        pieces += [(OUTPUT.T, y, (0, 0), here, part, dm[:, part]) for part in here.blocks(o)]
         parallel_for(np, transform_tiles, pieces)
-        parallel_for(np, multiply, [(f, some[0] is strips[0]) for f in FREQUENCIES])
+        parallel_for(np, add, [(f, v, dm, number == 0) for f in FREQUENCIES])
     return du
 
 
 # The transforms
 
 
+def transform(matrix: np.ndarray, tiles: np.ndarray, out: np.ndarray) -> None:
+    """matrix · X · matrixᵀ for n matrices side by side:  (K, K, n) → (J, J, n)."""
+    half = planes("half", len(tiles) * len(matrix), tiles.shape[2]).reshape(len(tiles), len(matrix), -1)
+    np.matmul(matrix, tiles, out=half)
+    np.matmul(matrix, half.swapaxes(0, 1), out=out.swapaxes(0, 1))
+
+
 def transform_filters(matrix: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """U = matrix · filters:  (36, 9), (O, C, 3, 3) → (36, O, C)."""
+    """U = matrix · filter · matrixᵀ:  (O, C, 3, 3) → (36, O, C)."""
     o, c = weight.shape[:2]
-    u = scratch(np, "u", (36, o, c), np.float32)
+    u = planes("u", 36, o, c)
 
     def block(part: slice) -> None:
-        filters = scratch(np, "filters", (3, 3, part.stop - part.start, c), np.float32)
-        filters[...] = weight[part].transpose(2, 3, 0, 1)
-        _each_channel(matrix, filters.reshape(9, -1, c), out=u[:, part])
+        filters = planes("tiles", 9, part.stop - part.start, c)
+        filters.reshape(3, 3, -1, c)[...] = weight[part].transpose(2, 3, 0, 1)
+        transform(matrix, filters.reshape(3, 3, -1), out=u[:, part].reshape(6, 6, -1))
 
-    parallel_for(np, block, [(part,) for part in _filter_blocks(o, c)])
+    parallel_for(np, block, [(part,) for part in split(o, max(1, BLOCK // c))])
     return u
 
 
 def filter_gradient(du: np.ndarray) -> np.ndarray:
-    """∂L/∂g = (Gᵀ ⊗ Gᵀ) ∂L/∂U:  (36, O, C) → (O, C, 3, 3)."""
-    dg = empty(np, (*du.shape[1:], 9), np.float32)
+    """∂L/∂g = Gᵀ ∂L/∂U G:  (36, O, C) → (O, C, 3, 3)."""
+    o, c = du.shape[1:]
+    dg = empty(np, (o, c, 3, 3), np.float32)
 
     def block(part: slice) -> None:
-        np.matmul(du[:, part].transpose(1, 2, 0), FILTER, out=dg[part])
+        filters = planes("tiles", 9, part.stop - part.start, c)
+        transform(FILTER.T, du[:, part].reshape(6, 6, -1), out=filters.reshape(3, 3, -1))
+        dg[part] = filters.reshape(3, 3, -1, c).transpose(2, 3, 0, 1)
 
-    parallel_for(np, block, [(part,) for part in _filter_blocks(*du.shape[1:])])
-    return dg.reshape(*du.shape[1:], 3, 3)
+    parallel_for(np, block, [(part,) for part in split(o, max(1, BLOCK // c))])
+    return dg
 
 
 def transform_tiles(
     matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, channels: slice, out: np.ndarray
 ) -> None:
-    """matrix · tiles of these channels of x (N, C, H, W), zero outside it, in out (36, C, T).
+    """matrix · tile · matrixᵀ of these channels of x (N, C, H, W), zero outside it, in out (36, C, T).
 
-    INPUT takes 6×6 tiles, which overlap; OUTPUT takes 4×4 tiles.
+    Bᵀ takes 6×6 tiles, which overlap; A takes 4×4 tiles.
     """
-    size = math.isqrt(matrix.shape[1])
-    pictures, rows, across = here.shape
+    size = matrix.shape[1]
+    _, rows, across = here.shape
     top, left = 4 * here.rows.start - padding[0], -padding[1]
     height, width = 4 * (rows - 1) + size, 4 * (across - 1) + size
     seen = x[here.pictures, channels, max(top, 0) : max(top + height, 0), : left + width]
@@ -242,40 +283,43 @@ def transform_tiles(
         bordered[:, :, max(-top, 0) : max(-top, 0) + h, -left : -left + w] = seen
         seen = bordered
     sp, sc, sy, sx = seen.strides
-    shape, strides = (size, size, c, pictures, rows, across), (sy, sx, sc, sp, 4 * sy, 4 * sx)
+    shape, strides = (size, size, c, *here.shape), (sy, sx, sc, sp, 4 * sy, 4 * sx)
     windows = here.in_order(np.lib.stride_tricks.as_strided(seen, shape, strides))
-    tiles = frequencies("tiles", c, len(here), size**2)
+    tiles = planes("tiles", size**2, c, len(here))
     tiles.reshape(windows.shape)[...] = windows
-    _each_channel(matrix, tiles, out=out)
+    transform(matrix, tiles.reshape(size, size, -1), out=out.reshape(6, 6, -1))
 
 
-def transform_output(m: np.ndarray, bias: np.ndarray | None, here: Tiles, y: np.ndarray) -> None:
-    """Y: M (36, O, T), transformed back and put into y; what sticks out over its edge is dropped."""
-    o, (pictures, rows, across) = m.shape[1], here.shape
-    tiles = scratch(np, "tiles", (o, len(here), 16), np.float32)
-    np.matmul(m.transpose(1, 2, 0), OUTPUT, out=tiles)
-    picture = scratch(np, "picture", (o, pictures, 4 * rows, 4 * across), np.float32)
-    lines = here.in_order(picture.view(FOUR).reshape(o, pictures, rows, 4, across).transpose(0, 3, 1, 2, 4))
-    lines[...] = np.moveaxis(tiles.view(FOUR).reshape(o, *lines.shape[2:], 4), -1, 1)
-    part = y[here.pictures, :, 4 * here.rows.start : 4 * here.rows.stop]
-    inside = picture[:, :, : part.shape[2], : part.shape[3]].swapaxes(0, 1)
-    np.add(inside, 0 if bias is None else bias[:, None, None], out=part)
+def transform_output(
+    m: np.ndarray, bias: np.ndarray | None, relu: bool, here: Tiles, channels: slice, out: np.ndarray
+) -> None:
+    """Y = Aᵀ M A + b for these channels of M (36, O, T), put into out (N, O, OH, OW).
 
-
-def _filter_blocks(o: int, c: int) -> list[slice]:
-    return split(o, max(1, BLOCK_BYTES // (36 * 4 * c)))
-
-
-def _each_channel(matrix: np.ndarray, tiles: np.ndarray, out: np.ndarray) -> None:
-    """matrix · tiles, (J, K) · (K, C, T) → (J, C, T), as C small products: for those BLAS has faster code."""
-    np.matmul(matrix, tiles.swapaxes(0, 1), out=out.swapaxes(0, 1))
-
-
-def frequencies(name: str, channels: int, tiles: int, k: int = 36) -> np.ndarray:
-    """Scratch memory (k, channels, tiles) whose k rows are an odd number of cache lines apart.
-
-    An even multiple such as 4096 bytes would put all rows into the same few places of the first cache.
+    As `transform` does it, but the four outputs of a line end up side by side.
     """
-    lines = -(-channels * tiles // 16) | 1
-    rows = scratch(np, name, (k, 16 * lines), np.float32)
-    return rows[:, : channels * tiles].reshape(k, channels, tiles)
+    o, (pictures, rows, across) = m.shape[1], here.shape
+    half = planes("half", 24, o * len(here)).reshape(6, 4, -1)
+    np.matmul(OUTPUT, m.reshape(6, 6, -1).swapaxes(0, 1), out=half)
+    lines = scratch(np, "lines", (4, o, len(here) * 4), np.float32)
+    np.matmul(half.transpose(1, 2, 0), OUTPUT.T, out=lines.reshape(4, -1, 4))
+    if bias is not None:
+        lines += bias[channels, None]
+    if relu:
+        np.maximum(lines, 0, out=lines)
+    part = out[here.pictures, channels, 4 * here.rows.start : 4 * here.rows.stop]
+    fits = part.shape[2:] == (4 * rows, 4 * across)
+    picture = part if fits else scratch(np, "picture", (pictures, o, 4 * rows, 4 * across), np.float32)
+    windows = here.in_order(picture.view(FOUR).reshape(pictures, o, rows, 4, across).transpose(3, 1, 0, 2, 4))
+    windows[...] = lines.view(FOUR).reshape(windows.shape)
+    if not fits:
+        part[...] = picture[:, :, : part.shape[2], : part.shape[3]]
+
+
+def planes(name: str, k: int, *shape: int) -> np.ndarray:
+    """Scratch memory (k, *shape) whose k planes are an odd number of cache lines apart.
+
+    An even multiple such as 4096 bytes would put all planes into the same few places of the first cache.
+    """
+    n = math.prod(shape)
+    lines = -(-n // 16) | 1
+    return scratch(np, name, (k, 16 * lines), np.float32)[:, :n].reshape(k, *shape)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from minidl.nn.activation import ReLU
+from minidl.nn.convolution import Conv2d
 from minidl.nn.module import Module
+from minidl.recording import here
 
 
 class Sequential(Module):
@@ -31,8 +35,14 @@ class Sequential(Module):
             self.add_module(name, module)
 
     def forward(self, x: Any) -> Any:
-        for module in self._modules.values():
-            x = module(x)
+        modules = deque(self._modules.values())
+        while modules:
+            module = modules.popleft()
+            if modules and _in_one_pass(module, modules[0], x):
+                modules.popleft()
+                x = module(x, relu=True)
+            else:
+                x = module(x)
         return x
 
     def __len__(self) -> int:
@@ -69,3 +79,14 @@ class Sequential(Module):
         if not -len(names) <= index < len(names):
             raise IndexError(f"index {index} is out of range for a Sequential of {len(names)} modules")
         return names[index]
+
+
+def _in_one_pass(module: Module, following: Module, x: Any) -> bool:
+    """Whether a convolution may do the ReLU after it in the same pass: nobody asks for what is between."""
+    return (
+        type(module) is Conv2d
+        and type(following) is ReLU
+        and not (module._forward_hooks or following._forward_pre_hooks or following._forward_hooks)
+        and here.state.anomaly is None
+        and not (here.state.recording and any(t.requires_grad for t in (x, *module.parameters())))
+    )

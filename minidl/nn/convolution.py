@@ -80,7 +80,8 @@ class Conv2d(_Convolution):
         self.bias = new_parameter(out_channels) if bias else None
         initialise(self.weight, self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        """x ⋆ weight + bias, with `relu` no less than 0."""
         return F.conv2d(
             x,
             self.weight,
@@ -89,6 +90,7 @@ class Conv2d(_Convolution):
             padding=self.padding,
             dilation=self.dilation,
             groups=self.groups,
+            relu=relu,
         )
 
     def multiply_adds(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from minidl import functional as F
 from minidl.errors import ShapeError
 from minidl.operations import reference
@@ -50,10 +52,16 @@ OPERATIONS = [
             S(r(2, 3, 4, 4), r(3, 1, 3, 3), groups=3),
             S(r(1, 1, 3, 3), r(1, 1, 3, 3)),
             S(r(0, 2, 4, 4), r(3, 2, 3, 3), r(3)),
+            S(r(2, 3, 5, 4), r(4, 3, 3, 3), r(4), relu=True),
+            S(r(1, 2, 6, 5), r(2, 1, 3, 2), r(2), stride=2, padding=1, groups=2, relu=True),
         ],
         drawn=_convolved,
-        numpy=reference.conv2d,
-        torch=torch_functional("conv2d"),
+        numpy=lambda *args, relu=False, **options: (
+            reference.conv2d(*args, **options).clip(0 if relu else -np.inf, np.inf)
+        ),
+        torch=lambda t, *args, relu=False, **options: (
+            t.nn.functional.conv2d(*args, **options).clamp(min=0 if relu else -t.inf)
+        ),
         mistakes=(
             Mistake(
                 lambda: F.conv2d(zeros(1, 3, 5, 5), zeros(4, 2, 3, 3)),

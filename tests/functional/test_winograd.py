@@ -67,8 +67,11 @@ def test_several_rounds_and_blocks(monkeypatch, sum_bytes):
     monkeypatch.setattr(winograd, "SUM_BYTES", sum_bytes)
     monkeypatch.setattr(winograd, "STRIP", 7)
     monkeypatch.setattr(winograd, "ROUND_BYTES", 1 << 16)
-    monkeypatch.setattr(winograd, "BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(winograd, "BLOCK", 20)
+    monkeypatch.setattr(winograd, "SMALL_PRODUCT", 300)
+    monkeypatch.setattr(winograd, "LONGEST_SUM", 4)
     check(3, 6, 7, 22, 19, (1, 1), 5e-6)
+    check(2, 9, 24, 10, 9, (1, 1), 5e-6)
     check(5, 3, 2, 5, 6, (1, 1), 5e-6)
 
 

@@ -187,6 +187,37 @@ def test_sequential_appends_under_a_free_name():
     assert nn.Sequential()
 
 
+def test_a_convolution_does_the_relu_after_it_where_nobody_looks_between():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.Tanh())
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 3, 6, 5), dtype=np.float32))
+    one_by_one = x
+    for layer in net:
+        one_by_one = layer(one_by_one)
+
+    def called():
+        seen = []
+        relu = nn.ReLU.forward
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nn.ReLU, "forward", lambda self, x: seen.append(self) or relu(self, x))
+            np.testing.assert_array_equal(net(x).numpy(), one_by_one.numpy())
+        return seen
+
+    assert called() == [net[1], net[2]]  # recorded: an operation for each layer
+    with dl.no_grad():
+        assert called() == [net[2]]
+        with net[0].register_forward_hook(lambda module, inputs, y: None):
+            assert called() == [net[1], net[2]]
+        with net[1].register_forward_pre_hook(lambda module, inputs: None):
+            assert called() == [net[1], net[2]]
+        with dl.detect_anomaly():
+            assert called() == [net[1], net[2]]
+    for parameter in net.parameters():
+        parameter.requires_grad = False
+    assert called() == [net[2]]
+    x.requires_grad = True
+    assert called() == [net[1], net[2]]
+
+
 def test_sequential_refuses_what_is_no_module():
     with pytest.raises(TypeError, match="Sequential holds Modules, and '1' is a builtin_function_or_method"):
         nn.Sequential(nn.ReLU(), abs)
