@@ -9,7 +9,7 @@ in w, and ∂L/∂w = x ⊛ ∂L/∂y (a correlation of two pictures) is linear 
 three are again these three.
 
 How each is computed stands in `im2col_conv.py`, the plain way; in `strip_conv.py`, the same in pieces for the
-cache and for threads; and in `winograd.py`, with fewer multiplications.
+cache and for threads; in `row_conv.py`, with fewer copies; and in `winograd.py`, with fewer multiplications.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minidl.autograd import Function
 from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.errors import ShapeError
-from minidl.functional import im2col_conv, strip_conv, winograd
+from minidl.functional import im2col_conv, row_conv, strip_conv, winograd
 from minidl.functional.activation import Gate
 from minidl.functional.arithmetic import in_one_type
 from minidl.functional.reduction import sum as sum_
@@ -230,7 +230,7 @@ def _check_bias(bias: Tensor | None, channels: int, weight: Tensor) -> None:
 
 # Which way
 
-ALGORITHMS = {"im2col": im2col_conv, "strips": strip_conv, "winograd": winograd}
+ALGORITHMS = {"im2col": im2col_conv, "strips": strip_conv, "rows": row_conv, "winograd": winograd}
 SOME_CHANNELS, MANY_CHANNELS = 8, 16
 SMALL_MAP = 16 * 16  # pixels
 MUCH_WORK = 1 << 21  # multiplications, before Winograd saves any
@@ -240,8 +240,9 @@ _chosen = "auto"
 def conv_algorithm(name: str | None = None) -> str:
     """Choose how convolutions are computed from now on; returns what is chosen.
 
-    "im2col" is the plain way (`im2col_conv.py`), "strips" the same in pieces (`strip_conv.py`), and
-    "winograd" the one with fewer multiplications (`winograd.py`) wherever it is possible, strips elsewhere.
+    "im2col" is the plain way (`im2col_conv.py`), "strips" the same in pieces (`strip_conv.py`), "rows" the
+    one with fewer copies (`row_conv.py`), and "winograd" the one with fewer multiplications (`winograd.py`).
+    Where the last is not possible it is rows, and where there are no copies to save it is strips.
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
     for MANY_CHANNELS on both sides or a SMALL_MAP, which makes short strips, if there is MUCH_WORK; and for
     ∂L/∂w from SOME_CHANNELS of the input on. `python -m benchmarks.choice` measures how often that is right.
@@ -269,7 +270,9 @@ def _algorithm(x: Array, y: Array, window: Window, groups: int, winograd_pays: b
     """The file that does the work for these two arrays; all have its functions."""
     name = _chosen
     if name == "auto":
-        name = "winograd" if winograd_pays else "strips"
+        name = "winograd" if winograd_pays else "rows"
     if name == "winograd" and not winograd.can(x, y, window, groups):
+        name = "rows"
+    if name == "rows" and not row_conv.can(x, window):
         name = "strips"
     return ALGORITHMS[name]

@@ -116,7 +116,9 @@ def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
         target[...] = total.reshape(target.shape)
 
     parallel_for(xp, add, [(k, *block) for k in range(len(sums)) for block in blocks])
-    return w.sum(0).reshape(o, c // groups, *window.kernel)
+    total = empty(xp, (o, c // groups, *window.kernel), w.dtype)
+    w.sum(0, out=total.reshape(shape))
+    return total
 
 
 # The pieces

@@ -12,7 +12,7 @@ from minidl import Tensor
 from minidl.backend.im2col import Window
 from minidl.backend.threads import get_num_threads, set_num_threads
 from minidl.errors import ShapeError
-from minidl.functional import conv2d, conv_transpose2d, fold, im2col_conv, strip_conv, unfold
+from minidl.functional import conv2d, conv_transpose2d, convolution, fold, im2col_conv, strip_conv, unfold
 from minidl.functional.convolution import ConvWeight
 
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -166,6 +166,7 @@ def small_network_layer(dtype="float32", pictures=5):
 @pytest.mark.parametrize("enough_places", [1, 256])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_every_way_to_cut_strips_gives_the_same(monkeypatch, strip_bytes, enough_places, stride):
+    monkeypatch.setattr(convolution, "_chosen", "strips")
     arrays = small_network_layer("float64")
     expected = all_three(*arrays, padding=1, stride=stride)
     monkeypatch.setitem(strip_conv.STRIP_BYTES, "cpu", strip_bytes)
@@ -194,6 +195,7 @@ def test_strips_give_the_numbers_of_the_plain_way(drawn):
 @pytest.mark.parametrize(("groups", "stride"), [(1, 1), (1, 2), (4, 2)])
 def test_results_do_not_depend_on_threads(monkeypatch, groups, stride):
     pytest.importorskip("threadpoolctl")
+    monkeypatch.setattr(convolution, "_chosen", "strips")
     monkeypatch.setitem(strip_conv.STRIP_BYTES, "cpu", 20000)
     x, weight, bias = small_network_layer(pictures=17)
     weight = weight[:, : 12 // groups]
@@ -366,7 +368,7 @@ def test_a_window_of_one_pixel_is_a_matrix_product(batch, size):
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("algorithm", ["im2col", "strips", "winograd"])
+@pytest.mark.parametrize("algorithm", ["im2col", "strips", "rows", "winograd"])
 @pytest.mark.parametrize("pictures", [1, 3])
 def test_relu_in_the_same_pass(algorithm, pictures):
     rng = np.random.default_rng(0)

@@ -142,20 +142,22 @@ def test_the_choice(algorithm, monkeypatch):
 
     assert algorithm() == "auto"
     assert uses(64) == "winograd"
-    assert uses(8) == "strips"
-    assert uses(64, dtype=np.float64) == "strips"
-    assert uses(64, stride=2) == "strips"
-    assert uses(64, dilation=2) == "strips"
+    assert uses(8) == "rows"
+    assert uses(64, dtype=np.float64) == "rows"
+    assert uses(64, stride=2) == "rows"
+    assert uses(64, dilation=2) == "rows"
     assert uses(64, kernel=1) == "strips"
     assert algorithm("winograd") == "winograd"
     assert uses(8) == "winograd"
-    assert uses(8, kernel=5) == "strips"
+    assert uses(8, kernel=5) == "rows"
+    algorithm("rows")
+    assert uses(64) == "rows"
     algorithm("strips")
     assert uses(64) == "strips"
     algorithm("im2col")
     assert uses(64) == "im2col"
     with pytest.raises(
-        ValueError, match="no convolution algorithm 'fft': expected one of auto, im2col, strips, winograd"
+        ValueError, match="no convolution algorithm 'fft': expected one of auto, im2col, strips, rows, win"
     ):
         algorithm("fft")
 
