@@ -1,8 +1,9 @@
 """Large arrays in memory that was used before.
 
 The operating system hands out new memory a page at a time, cleared, on the first touch of each page: for an
-operation as simple as a ReLU that is most of the time. A network asks for arrays of the same sizes at every
-step, so the memory of a large array that is gone is kept for the next one of its size.
+operation as simple as a ReLU that is most of the time. A network asks for large arrays again and again. So
+the memory of one that is gone is kept for the next: for one of its size, for a part of it, or, together with
+its neighbours, for a larger one.
 
 Up to KEEP bytes stay with the process that way. Before `empty` asks for new memory, as much of the kept is
 given back.
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,43 +23,112 @@ from minidl.backend.device import Array
 
 LARGE = 1 << 20  # bytes: smaller arrays the C library serves from memory it keeps itself
 KEEP = 1 << 30  # bytes kept at most, while nobody uses them
+LINE = 64  # bytes: arrays begin where a line of the cache does
 
-_kept: list[np.ndarray] = []  # the latest last
-_one_at_a_time = threading.Lock()
+
+class Block:
+    """Memory from the operating system, and the parts of it that nobody uses: (start, stop), in order."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = np.empty(size, np.uint8)
+        self.unused = [(0, size)]
+
+    @property
+    def idle(self) -> bool:
+        return self.unused == [(0, len(self.memory))]
+
+    def lend(self, start: int, size: int) -> None:
+        i, stop = next((i, stop) for i, (begin, stop) in enumerate(self.unused) if begin == start)
+        self.unused[i : i + 1] = [(start + size, stop)] if start + size < stop else []
+
+    def take_back(self, start: int, stop: int) -> None:
+        i = sum(begin < start for begin, _ in self.unused)
+        if i < len(self.unused) and self.unused[i][0] == stop:
+            stop = self.unused.pop(i)[1]
+        if i > 0 and self.unused[i - 1][1] == start:
+            i -= 1
+            start = self.unused.pop(i)[0]
+        self.unused.insert(i, (start, stop))
+
+
+class Arena:
+    """Blocks, lent in parts.
+
+    An array may go at any moment, even while this thread is in here: what comes back waits in `returned`.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.keep, self.unused = keep, 0  # bytes
+        self.blocks: list[Block] = []  # the oldest first
+        self.returned: deque[tuple[Block, int, int]] = deque()
+        self.lock = threading.Lock()
+
+    def lend(self, size: int) -> tuple[Block, int]:
+        """`size` bytes, as a block and where they start in it: of the smallest part that is large enough."""
+        with self.lock:
+            self._note_returned()
+            large_enough = [
+                (stop - start, block, start)
+                for block in reversed(self.blocks)  # the latest may still be in the cache
+                for start, stop in block.unused
+                if stop - start >= size
+            ]
+            if large_enough:
+                _, block, start = min(large_enough, key=itemgetter(0))
+            else:
+                self._give_back(self.unused - size)
+                block, start = Block(size), 0
+                self.blocks.append(block)
+                self.unused += size
+            block.lend(start, size)
+            self.unused -= size
+        return block, start
+
+    def take_back(self, block: Block, start: int, stop: int) -> None:
+        self.returned.append((block, start, stop))
+        if self.lock.acquire(blocking=False):
+            try:
+                self._note_returned()
+                self._give_back(self.keep)
+            finally:
+                self.lock.release()
+
+    def _note_returned(self) -> None:
+        while self.returned:
+            block, start, stop = self.returned.popleft()
+            block.take_back(start, stop)
+            self.unused += stop - start
+
+    def _give_back(self, limit: int) -> None:
+        """Give idle blocks back to the system, the oldest first, while more than `limit` bytes are unused."""
+        for block in [*self.blocks]:
+            if self.unused > limit and block.idle:
+                self.blocks.remove(block)
+                self.unused -= len(block.memory)
 
 
 class Loan:
-    """What an array made by `empty` stands on. It goes with the last such array, and its memory is kept."""
+    """What an array made by `empty` stands on. It goes with the last such array, and the memory goes back."""
 
-    kept = _kept  # at the exit of Python the name above may be gone first
+    arena = Arena(KEEP)  # found from here at the exit of Python too, when the names above may be gone
 
-    def __init__(self, memory: np.ndarray, shape: tuple[int, ...], dtype: Any) -> None:
-        self.memory = memory
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        room = -(-size // LINE) * LINE
+        block, start = self.arena.lend(room)
+        self.part = block, start, start + room
+        memory = block.memory[start : start + size]
         self.__array_interface__ = memory.view(dtype).reshape(shape).__array_interface__
 
     def __del__(self) -> None:
-        if sum(memory.nbytes for memory in self.kept) + self.memory.nbytes <= KEEP:
-            self.kept.append(self.memory)
+        self.arena.take_back(*self.part)
 
 
 def empty(xp: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """An uninitialised array; a large one in memory used before. CuPy has a memory pool of its own."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if xp is not np or size < LARGE:
+    if xp is not np or math.prod(shape) * np.dtype(dtype).itemsize < LARGE:
         return xp.empty(shape, dtype)
-    with _one_at_a_time:
-        memory = _take(size)
-    return np.asarray(Loan(memory, shape, dtype))
-
-
-def _take(size: int) -> np.ndarray:
-    for i in reversed(range(len(_kept))):  # the latest may still be in the cache
-        if _kept[i].nbytes == size:
-            return _kept.pop(i)
-    given_back = 0
-    while _kept and given_back < size:
-        given_back += _kept.pop(0).nbytes
-    return np.empty(size, np.uint8)
+    return np.asarray(Loan(shape, dtype))
 
 
 def owns_memory(x: Array) -> bool:
