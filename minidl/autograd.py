@@ -172,19 +172,16 @@ def walk(
         else:
             continue
         results = node.backward(dy)
-        if not isinstance(results, tuple):
-            results = (results,)
+        results = results if isinstance(results, tuple) else (results,)
         if len(results) != len(node.edges):
             raise complaints.wrong_number(node, results)
         if observe is not None:
             observe(node, dy, results)
         for i, dx in enumerate(results):
-            edge = node.edges[i]
-            if edge is None or dx is None:
+            if (edge := node.edges[i]) is None or dx is None:
                 continue
-            shape = edge.shape
-            if type(dx) is not LazyProduct and (type(dx) is not Tensor or dx.data.shape != shape):
-                dx = unbroadcast(dx, shape, node)
+            if type(dx) is not LazyProduct and (type(dx) is not Tensor or dx.data.shape != edge.shape):
+                dx = unbroadcast(dx, edge.shape, node)
             if edge not in gradients:
                 gradients[edge] = dx
                 if isinstance(edge, Function):
@@ -241,7 +238,7 @@ def backward(
         gradients = walk(output, first, retain_graph, observe=observe)
         taken = {id(first.data)}
         for leaf, dx in gradients.items():
-            if leaf.grad is None and type(dx) is LazyProduct:
+            if leaf.grad is None and type(dx) is LazyProduct:  # made for this leaf, and its own already
                 leaf.grad = dx
                 continue
             dx = dx if dx.data.dtype is leaf.data.dtype else dx.astype(leaf.data.dtype)
