@@ -1,6 +1,6 @@
 """python -m benchmarks.choice: how often does "auto" take the faster convolution?
 
-Each 3×3 convolution of a grid of shapes is computed in strips and by Winograd's way, in turn.
+Each 3×3 convolution of a grid of shapes is computed with shifted rows and by Winograd's way, in turn.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _operations(n, c, o, size):
 
 
 def _medians(call) -> dict[str, float]:
-    times: dict[str, list[float]] = {"strips": [], "winograd": []}
+    times: dict[str, list[float]] = {"rows": [], "winograd": []}
     for _ in range(ROUNDS + 2):
         for name, found in times.items():
             dl.conv_algorithm(name)

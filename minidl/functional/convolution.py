@@ -40,7 +40,7 @@ class Conv2d(Function):
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.size = x.shape[2:]
-        work = _algorithm(x, weight, self.window, self.groups, _winograd_pays(x, weight))
+        work = _algorithm(x, weight, self.window, self.groups, _winograd_pays(x, *weight.shape[:2]))
         y = work.conv2d(x, weight, bias, self.window, self.groups, self.relu)
         self.save(
             x=x if self.needs_grad[1] else None,
@@ -84,7 +84,7 @@ class ConvTranspose2d(Function):
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
-        work = _algorithm(x, weight, self.window, self.groups, _winograd_pays(x, weight))
+        work = _algorithm(x, weight, self.window, self.groups, _winograd_pays(x, *weight.shape[:2]))
         return work.conv_transpose2d(x, weight, bias, self.window, self.groups, self.size)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -111,7 +111,7 @@ class ConvWeight(Function):
     def forward(self, x: Array, y: Array) -> Array:
         self.size = x.shape[2:]
         self.save(x=x if self.needs_grad[1] else None, y=y if self.needs_grad[0] else None)
-        work = _algorithm(x, y, self.window, self.groups, x.shape[1] >= SOME_CHANNELS)
+        work = _algorithm(x, y, self.window, self.groups, _winograd_pays(x, y.shape[1], x.shape[1]))
         return work.conv_weight(x, y, self.window, self.groups)
 
     def backward(self, dw: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -231,8 +231,7 @@ def _check_bias(bias: Tensor | None, channels: int, weight: Tensor) -> None:
 # Which way
 
 ALGORITHMS = {"im2col": im2col_conv, "strips": strip_conv, "rows": row_conv, "winograd": winograd}
-SOME_CHANNELS, MANY_CHANNELS = 8, 16
-SMALL_MAP = 16 * 16  # pixels
+MANY_CHANNELS = 24
 MUCH_WORK = 1 << 21  # multiplications, before Winograd saves any
 _chosen = "auto"
 
@@ -244,8 +243,8 @@ def conv_algorithm(name: str | None = None) -> str:
     one with fewer copies (`row_conv.py`), and "winograd" the one with fewer multiplications (`winograd.py`).
     Where the last is not possible it is rows, and where there are no copies to save it is strips.
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
-    for MANY_CHANNELS on both sides or a SMALL_MAP, which makes short strips, if there is MUCH_WORK; and for
-    ∂L/∂w from SOME_CHANNELS of the input on. `python -m benchmarks.choice` measures how often that is right.
+    for MANY_CHANNELS on both sides, if there is MUCH_WORK. `python -m benchmarks.choice` measures how often
+    that is right.
 
     Raises:
         ValueError: there is no algorithm of that name.
@@ -260,10 +259,9 @@ def conv_algorithm(name: str | None = None) -> str:
     return _chosen
 
 
-def _winograd_pays(x: Array, weight: Array) -> bool:
-    (n, _, h, w), (o, c) = x.shape, weight.shape[:2]
-    wide_or_small = min(o, c) >= MANY_CHANNELS or h * w <= SMALL_MAP
-    return wide_or_small and n * h * w * weight.size >= MUCH_WORK
+def _winograd_pays(x: Array, o: int, c: int) -> bool:
+    n, _, h, w = x.shape
+    return min(o, c) >= MANY_CHANNELS and 9 * o * c * n * h * w >= MUCH_WORK
 
 
 def _algorithm(x: Array, y: Array, window: Window, groups: int, winograd_pays: bool) -> ModuleType:
