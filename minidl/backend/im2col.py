@@ -137,11 +137,12 @@ def col2im(columns: Array, window: Window, size: Pair, out: Array | None = None)
     if xp is not np:
         return kernels.col2im(columns, window, out)
     (h, w), (ph, pw) = size, window.padding
-    bordered = scratch(np, "border", (n, c, h + 2 * ph, w + 2 * pw), columns.dtype)
+    bordered = scratch(np, "border", (n, c, h + 2 * ph, w + 2 * pw), columns.dtype) if ph or pw else out
     bordered[...] = 0
     seen = sliding_windows(bordered, window, (places[0], places[1]))
     for i in range(kh):
         for j in range(kw):
             seen[:, :, i, j] += columns[:, :, i, j]
-    out[...] = bordered[:, :, ph : ph + h, pw : pw + w]
+    if bordered is not out:
+        out[...] = bordered[:, :, ph : ph + h, pw : pw + w]
     return out

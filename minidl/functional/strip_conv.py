@@ -21,6 +21,7 @@ from minidl.backend.threads import parallel_for, scratch, split, strips
 
 STRIP_BYTES = {"cpu": 4 << 20, "gpu": 256 << 20}  # of columns in memory at a time, for each thread
 PIECES = 8  # of the work, about: enough for some threads
+SUM_BYTES = 1 << 20  # of ∂L/∂w, up to which threads add up one of their own
 ENOUGH_PLACES = 256  # a matrix product with fewer columns is slow: take several pictures together
 
 
@@ -49,9 +50,7 @@ def conv2d(
             y[pictures] = product.reshape(o, -1, oh, ow).swapaxes(0, 1)
 
     row_bytes = x.shape[1] * math.prod(window.kernel) * ow * y.itemsize
-    most = ENOUGH_PLACES // max(1, oh * ow)  # pictures to a strip
-    if device_of(x) == "gpu" or not window.reads_each_pixel_once:  # else one alone needs no copy
-        most = max(most, -(-n // PIECES))
+    most = _pictures(x, window, oh * ow)
     parallel_for(xp, strip, strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], most))
     return y
 
@@ -96,24 +95,30 @@ def conv_transpose2d(
 def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
     """w = Σ y · im2col(x)ᵀ:  (N, C, H, W), (N, O, OH, OW) → (O, C/G, KH, KW)."""
     xp, (n, o, oh, ow), c = array_module(x), y.shape, x.shape[1]
-    blocks = _blocks(groups, c // groups, max(4, -(-c // groups // PIECES)))
+    small = o * c // groups * math.prod(window.kernel) * y.itemsize <= SUM_BYTES
+    blocks = _blocks(groups, c // groups, c if small else max(4, -(-c // groups // PIECES)))
     row_bytes = _channels(*blocks[0], c // groups).stop * math.prod(window.kernel) * ow * y.itemsize
-    places = strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], max(1, -(-n // PIECES)))
+    places = strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], _pictures(x, window, oh * ow))
     sums = split(len(places), max(1, -(-len(places) * len(blocks) // PIECES)))
     shape = (groups, o // groups, c // groups, math.prod(window.kernel))
     w = scratch(xp, "sums", (len(sums), *shape), xp.result_type(x, y))
 
     def add(k: int, group: slice, part: slice) -> None:
         target = w[k, group, :, part]
-        total = xp.zeros((*target.shape[:2], math.prod(target.shape[2:])), w.dtype)
-        product = scratch(xp, "product", total.shape, w.dtype)
+        target = target.reshape(*target.shape[:2], -1)
+        wide = target.shape[2] > target.shape[1]  # BLAS is faster with the larger matrix on the left
+        if wide:
+            target = target.swapaxes(1, 2)
+        total = xp.zeros(target.shape, w.dtype)
+        product = scratch(xp, "product", target.shape, w.dtype)
         outputs = _channels(group, slice(0, o // groups), o // groups)
         inputs = _channels(group, part, c // groups)
         for pictures, rows in places[sums[k]]:
             columns = _columns(x[pictures, inputs], window, rows, len(target))
             seen = _side_by_side(y[pictures, outputs, rows], len(target))
-            total += xp.matmul(seen, columns.swapaxes(1, 2), out=product)
-        target[...] = total.reshape(target.shape)
+            left, right = (columns, seen) if wide else (seen, columns)
+            total += xp.matmul(left, right.swapaxes(1, 2), out=product)
+        target[...] = total
 
     parallel_for(xp, add, [(k, *block) for k in range(len(sums)) for block in blocks])
     total = empty(xp, (o, c // groups, *window.kernel), w.dtype)
@@ -133,6 +138,14 @@ def _columns(x: Array, window: Window, rows: slice, groups: int) -> Array:
     columns = scratch(array_module(x), "columns", shape, x.dtype)
     im2col(x, window, rows, out=columns.transpose(3, 0, 1, 2, 4, 5))
     return columns.reshape(groups, -1, math.prod(shape[3:]))
+
+
+def _pictures(x: Array, window: Window, places: int) -> int:
+    """How many to take side by side at most. Of a 1×1 window, one alone needs no copy if it is large."""
+    most = ENOUGH_PLACES // max(1, places)
+    if device_of(x) == "gpu" or not window.reads_each_pixel_once:
+        most = max(most, -(-len(x) // PIECES))
+    return max(1, most)
 
 
 def _side_by_side(x: Array, groups: int) -> Array:
