@@ -27,7 +27,7 @@ from benchmarks.plot import draw
 
 SECTIONS: dict[str, tuple[str, Callable[[int, int, bool], dict[str, Any]]]] = {
     "engine": ("The engine", engine.run),
-    "convolutions": ("3×3 convolutions", convolution.run),
+    "convolutions": ("Convolutions", convolution.run),
     "layers": ("Other layers", layers.run),
     "forward": ("VGG16 forward", networks.forward),
     "training": ("VGG16 training", networks.training),

@@ -57,17 +57,31 @@ class Series:
 
 
 def alternate(
-    ours: Call, theirs: Call | Mapping[str, Call], repetitions: int, aim: float | None = None
+    ours: Call,
+    theirs: Call | Mapping[str, Call],
+    repetitions: int,
+    aim: float | None = None,
+    pause: float = 0.0,
 ) -> Timing:
-    """Call both twice to warm up, then in turn. Of several peers the one that was quickest then stays."""
+    """Call both twice to warm up, then in turn. Of several peers the one that was quickest then stays.
+
+    With a `pause` (seconds) before each turn, the other side's threads have stopped spinning, and a call that
+    is not timed wakes its own.
+    """
+
+    def turn(f: Call) -> float:
+        if pause:
+            time.sleep(pause)
+            f()
+        return milliseconds(f)
+
     peers = theirs if isinstance(theirs, Mapping) else {"PyTorch": theirs}
     for f in (ours, *peers.values()):
         f()
-    milliseconds(ours)
-    trial = {name: milliseconds(f) for name, f in peers.items()}
+    turn(ours)
+    trial = {name: turn(f) for name, f in peers.items()}
     peer = min(trial, key=trial.__getitem__)
-    rounds = [(milliseconds(ours), milliseconds(peers[peer])) for _ in range(repetitions)]
-    return summary(rounds, peer, "ms", aim)
+    return summary([(turn(ours), turn(peers[peer])) for _ in range(repetitions)], peer, "ms", aim)
 
 
 def summary(rounds: list[tuple[float, float]], peer: str, unit: str, aim: float | None) -> Timing:

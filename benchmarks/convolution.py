@@ -1,82 +1,116 @@
-"""The 3×3 convolutions of VGG16: forward, ∂L/∂x and ∂L/∂w."""
+"""The 3×3 convolutions of VGG16, and others: depthwise, in groups, 1×1, small. Forward, ∂L/∂x and ∂L/∂w."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from benchmarks.compare import Timing, alternate
+from benchmarks.compare import Timing, alternate, check
+from benchmarks.peers import LAYOUTS, memory_format
 from minidl.backend.im2col import Window
 from minidl.functional.convolution import Conv2d, ConvTranspose2d, ConvWeight
 from minidl.recording import no_grad
 from minidl.tensor import Tensor
 
-LAYERS = [
-    (3, 64, 224),
-    (64, 64, 224),
-    (64, 128, 112),
-    (128, 128, 112),
-    (128, 256, 56),
-    (256, 256, 56),
-    (256, 512, 28),
-    (512, 512, 28),
-    (512, 512, 14),
+
+@dataclass(frozen=True)
+class Layer:
+    channels: int
+    width: int
+    size: int
+    kernel: int = 3
+    stride: int = 1
+    groups: int = 1
+    aim: float | None = None
+    pictures: int = 1  # times the batch
+
+    def __str__(self) -> str:
+        kernel = "" if self.kernel == 3 else f", {self.kernel}×{self.kernel}"
+        stride = "" if self.stride == 1 else f", stride {self.stride}"
+        groups = "" if self.groups == 1 else f", {self.groups} groups"
+        return f"{self.channels}→{self.width} at {self.size}²{kernel}{stride}{groups}"
+
+
+VGG16 = [
+    Layer(3, 64, 224),
+    Layer(64, 64, 224),
+    Layer(64, 128, 112),
+    Layer(128, 128, 112),
+    Layer(128, 256, 56),
+    Layer(256, 256, 56),
+    Layer(256, 512, 28),
+    Layer(512, 512, 28),
+    Layer(512, 512, 14),
 ]
-WINDOW = Window((3, 3), padding=(1, 1))
+OTHERS = [
+    Layer(32, 32, 112, groups=32, aim=2.0),
+    Layer(64, 64, 56, groups=64, aim=2.0),
+    Layer(128, 128, 56, stride=2, groups=128, aim=2.0),
+    Layer(256, 256, 28, kernel=5, groups=256, aim=2.0),
+    Layer(512, 512, 14, groups=512, aim=2.0, pictures=4),
+    Layer(64, 64, 56, groups=16, aim=2.0),
+    Layer(128, 128, 56, stride=2, groups=32, aim=2.0),
+    Layer(256, 256, 28, groups=32, aim=2.0),
+    Layer(64, 256, 56, kernel=1, aim=1.0),
+    Layer(512, 128, 28, kernel=1, aim=1.0),
+    Layer(256, 512, 56, kernel=1, stride=2, aim=1.0),
+    Layer(3, 32, 32, aim=1.0, pictures=8),
+]
+PAUSE = (
+    0.03  # seconds: OpenMP and BLAS keep their threads spinning after a call, and would slow the other side
+)
 
 
 def run(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
     """A row for each layer and each of the three operations."""
     rng = np.random.default_rng(0)
     rows = {}
-    for channels, width, size in LAYERS[3:4] if quick else LAYERS:
-        x = rng.standard_normal((batch, channels, size, size), np.float32)
-        weight = rng.standard_normal((width, channels, 3, 3), np.float32) / (9 * channels) ** 0.5
-        dy = rng.standard_normal((batch, width, size, size), np.float32)
-        for name, (ours, theirs) in _operations(x, weight.astype(np.float32), dy).items():
-            _check(ours(), theirs())
-            rows[f"{channels}→{width} at {size}², {name}"] = alternate(ours, theirs, repetitions)
+    for layer in [VGG16[3], OTHERS[1]] if quick else VGG16 + OTHERS:
+        n, per_group = batch * layer.pictures, layer.channels // layer.groups
+        places = (layer.size - 1) // layer.stride + 1
+        x = rng.standard_normal((n, layer.channels, layer.size, layer.size), np.float32)
+        shape = (layer.width, per_group, layer.kernel, layer.kernel)
+        weight = rng.standard_normal(shape, np.float32) / np.float32(layer.kernel * per_group**0.5)
+        dy = rng.standard_normal((n, layer.width, places, places), np.float32)
+        theirs = {name: _theirs(layer, x, weight, dy, memory_format(name)) for name in LAYOUTS}
+        for what, ours in _ours(layer, x, weight, dy).items():
+            peers = {name: operations[what] for name, operations in theirs.items()}
+            for peer in peers.values():
+                check(ours().numpy(), peer().numpy())
+            rows[f"{layer}, {what}"] = alternate(ours, peers, repetitions, layer.aim, PAUSE)
     return rows
 
 
-def _operations(x, weight, dy):
-    a, w, g = Tensor(x), Tensor(weight), Tensor(dy)
-    tx, tw, tg = (
-        torch.from_numpy(array).contiguous(memory_format=torch.channels_last) for array in (x, weight, dy)
-    )
+Operations = dict[str, Callable]
 
-    def backward(which):
-        one = [1, 1]
+
+def _ours(layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> Operations:
+    window, groups = Window.of(layer.kernel, layer.stride, layer.kernel // 2), layer.groups
+    a, w, g = Tensor(x), Tensor(weight), Tensor(dy)
+    return {
+        "forward": no_grad()(lambda: Conv2d(window, groups)(a, w)),
+        "∂L/∂x": no_grad()(lambda: ConvTranspose2d(window, groups, x.shape[2:])(g, w)),
+        "∂L/∂w": no_grad()(lambda: ConvWeight(window, groups)(a, g)),
+    }
+
+
+def _theirs(
+    layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, layout: torch.memory_format
+) -> Operations:
+    a, w, g = (torch.from_numpy(array).contiguous(memory_format=layout) for array in (x, weight, dy))
+    stride, padding, groups = [layer.stride] * 2, [layer.kernel // 2] * 2, layer.groups
+
+    def backward(*which: bool) -> torch.Tensor:
         gradients = torch.ops.aten.convolution_backward(
-            tg, tx, tw, None, one, one, one, False, [0, 0], 1, which
+            g, a, w, None, stride, padding, [1, 1], False, [0, 0], groups, which
         )
         return next(gradient for gradient in gradients if gradient is not None)
 
-    def without_tape(f):
-        def call():
-            with no_grad(), torch.no_grad():
-                return f()
-
-        return call
-
-    pairs = {
-        "forward": (
-            lambda: Conv2d(WINDOW, 1)(a, w),
-            lambda: torch.nn.functional.conv2d(tx, tw, padding=1),
-        ),
-        "∂L/∂x": (
-            lambda: ConvTranspose2d(WINDOW, 1, x.shape[2:])(g, w),
-            lambda: backward([True, False, False]),
-        ),
-        "∂L/∂w": (
-            lambda: ConvWeight(WINDOW, 1)(a, g),
-            lambda: backward([False, True, False]),
-        ),
+    return {
+        "forward": lambda: torch.nn.functional.conv2d(a, w, None, stride, padding, groups=groups),
+        "∂L/∂x": lambda: backward(True, False, False),
+        "∂L/∂w": lambda: backward(False, True, False),
     }
-    return {name: tuple(map(without_tape, pair)) for name, pair in pairs.items()}
-
-
-def _check(ours: Tensor, theirs: torch.Tensor) -> None:
-    expected = theirs.numpy()
-    error = np.abs(ours.numpy() - expected).max() / np.abs(expected).max()
-    assert error < 1e-4, f"the results differ by {error:.1e}"
