@@ -6,6 +6,7 @@ of a window, each step of which works on all windows at once, in pieces that fit
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.im2col import Pair, Window, sliding_windows
 from minidl.backend.memory import empty
-from minidl.backend.threads import parallel_for, strips
+from minidl.backend.threads import parallel_for, scratch, strips
 
 PIECE_BYTES = {"cpu": 1 << 19, "gpu": 1 << 40}  # of one pixel of all windows, at a time
 
@@ -41,7 +42,9 @@ def largest(seen: Array, y: Array) -> None:
 def largest_and_where(seen: Array, y: Array, switches: Array) -> None:
     xp = array_module(y)
     y[...] = seen[:, :, 0, 0]
-    for k, x in pixels(seen):
+    x = scratch(xp, "pixels", y.shape, y.dtype)
+    for k, pixel in itertools.islice(pixels(seen), 1, None):
+        x[...] = pixel  # it is read twice, and side by side it is read quickly
         larger = (x > y).astype(switches.dtype)
         xp.maximum(switches, larger * switches.dtype.type(k), out=switches)  # k grows: the latest stays
         xp.maximum(y, x, out=y)
@@ -56,6 +59,14 @@ def put(seen: Array, x: Array, switches: Array, picture: Array) -> None:
     picture[...] = 0
     for k, y in pixels(seen):
         y += x * (switches == k)
+
+
+def put_apart(seen: Array, x: Array, switches: Array, picture: Array) -> None:
+    """As `put`, for windows that do not overlap: there is nothing to add to."""
+    if picture.size > seen.size:
+        picture[...] = 0
+    for k, y in pixels(seen):
+        array_module(x).multiply(x, switches == k, out=y)
 
 
 def add_up(seen: Array, y: Array) -> None:
@@ -123,6 +134,8 @@ def first_pixels_inside(x: Array, window: Window, places: Pair) -> Array:
         -(-np.maximum(0, p - s * np.arange(o)) // d)
         for o, s, p, d in zip(places, window.stride, window.padding, window.dilation, strict=True)
     )
+    if not any(window.padding):
+        return xp.zeros((*x.shape[:2], *places), dtype)
     first = xp.asarray((down[:, None] * window.kernel[1] + right).astype(dtype))
     return xp.broadcast_to(first, (*x.shape[:2], *places)).copy()
 

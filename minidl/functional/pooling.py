@@ -62,7 +62,8 @@ class Unpool(Function):
 
     def forward(self, x: Array) -> Array:
         y, bordered, seen = work.empty_windows(x, self.window, self.size)
-        work.for_each_piece(work.put, seen, x, self.switches, bordered)
+        apart = all(s >= e for s, e in zip(self.window.stride, self.window.extent, strict=True))
+        work.for_each_piece(work.put_apart if apart else work.put, seen, x, self.switches, bordered)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
