@@ -109,7 +109,7 @@ def im2col(x: Array, window: Window, rows: slice | None = None, out: Array | Non
     (sh, _), (ph, pw) = window.stride, window.padding
     top = start * sh - ph  # the strip of the picture that these rows see: it may stick out on each side
     bottom = (stop - 1) * sh - ph + window.extent[0]
-    strip = x[:, :, max(top, 0) : bottom]
+    strip = x[:, :, max(top, 0) : max(bottom, 0)]
     if top < 0 or bottom > h or pw:
         strip = _with_border(strip, (max(-top, 0), pw), (n, c, bottom - top, w + 2 * pw))
     out[...] = sliding_windows(strip, window, (stop - start, ow))

@@ -14,6 +14,7 @@ from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.memory import empty
 from minidl.backend.threads import parallel_for, scratch, split
 
+SMALL_PRODUCT = 10**6  # multiplications: up to here OpenBLAS does not copy into another order first
 STRIP = 512  # rows or columns of the result
 PIECE = {"cpu": 1 << 21, "gpu": 1 << 24}  # elements: of a Product, so many are computed at once
 

@@ -39,6 +39,7 @@ import numpy as np
 from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window
 from minidl.backend.memory import empty
+from minidl.backend.products import SMALL_PRODUCT
 from minidl.backend.threads import parallel_for, scratch, split
 from minidl.functional import strip_conv
 
@@ -49,7 +50,6 @@ LARGE = 1 << 17  # multiplications in a window, times its stride: from here on s
 PIECE_BYTES = (1 << 20, 4 << 20)  # of S that a thread takes at a time, at least and at most
 PIECES = 8  # of the work, if they are large enough
 SHARES = 16  # sums that make up ∂L/∂w
-SMALL_PRODUCT = 10**6  # multiplications: up to here BLAS has faster code
 LONG = 128  # numbers that are multiplied and added up: with fewer it is not
 
 
@@ -173,7 +173,7 @@ def _multiply(
         if relu:
             np.maximum(out, 0, out=out)
 
-    row_bytes = c * kw * size[1] * y.itemsize * band.step // t
+    row_bytes = -(-c * kw * size[1] * y.itemsize * band.step // t)
     parallel_for(np, piece, _pieces(n, groups, size[0], row_bytes, t))
     return y
 

@@ -48,6 +48,7 @@ import numpy as np
 from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window
 from minidl.backend.memory import empty
+from minidl.backend.products import SMALL_PRODUCT
 from minidl.backend.threads import parallel_for, scratch, split
 
 POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and ∞
@@ -65,9 +66,6 @@ FOUR = np.complex128  # four float32 at once: NumPy copies by elements, and the 
 FREQUENCIES = split(36, 3)
 STRIP = 112  # tiles that one thread takes through all three steps; more if channels are few
 BLOCK = 7168  # tiles or filters, times channels, that one thread transforms at a time: about 1 MiB
-SMALL_PRODUCT = (
-    10**6
-)  # multiplications up to which OpenBLAS multiplies without copying into another order first
 LONGEST_SUM = 256  # channels: there it adds up one number after the other, and the rounding errors with them
 ROUND_BYTES = 24 << 20  # of V and ∂L/∂M, which all threads share
 SUM_BYTES = 1 << 20  # of ∂L/∂U, up to which threads add up one of their own
@@ -128,7 +126,8 @@ def conv2d(
     relu: bool = False,
 ) -> np.ndarray:
     """x ⋆ w + b:  (N, C, H, W), (O, C, 3, 3), (O,) → (N, O, OH, OW)."""
-    return _filtered(x, transform_filters(FILTER, weight), bias, relu, window.padding)
+    size = window.places(x.shape[2:])
+    return _filtered(x, transform_filters(FILTER, weight), bias, relu, window.padding, size)
 
 
 def conv_transpose2d(
@@ -136,13 +135,15 @@ def conv_transpose2d(
 ) -> np.ndarray:
     """x ⋆ᵀ w + b:  (N, O, OH, OW), (O, C, 3, 3), (C,) → (N, C, *size)."""
     turned, border = transform_filters(TURNED, weight), (2 - window.padding[0], 2 - window.padding[1])
-    return _filtered(x, turned.swapaxes(1, 2), bias, False, border)
+    return _filtered(x, turned.swapaxes(1, 2), bias, False, border, size)
 
 
-def _filtered(x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, relu: bool, padding: Pair) -> np.ndarray:
-    """Y for the transformed filters U (36, O, C):  (N, C, H, W) → (N, O, H + 2p − 2, W + 2p − 2)."""
-    (n, c, h, w), o = x.shape, u.shape[1]
-    y = empty(np, (n, o, h + 2 * padding[0] - 2, w + 2 * padding[1] - 2), np.float32)
+def _filtered(
+    x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, relu: bool, padding: Pair, size: Pair
+) -> np.ndarray:
+    """Y for the transformed filters U (36, O, C):  (N, C, H, W) → (N, O, *size)."""
+    (n, c), o = x.shape[:2], u.shape[1]
+    y = empty(np, (n, o, *size), np.float32)
 
     def strip(here: Tiles) -> None:
         v, m = planes("v", 36, c, len(here)), planes("m", 36, o, len(here))

@@ -52,6 +52,14 @@ def test_im2col_is_its_definition(drawn):
     np.testing.assert_array_equal(im2col(backwards, window, rows), expected[..., rows, :])
 
 
+def test_rows_that_see_nothing_but_the_border():
+    x, window = np.ones((1, 2, 4, 4)), Window.of(1, padding=3)
+    expected = by_definition(x, window)
+    for row in range(10):
+        rows = slice(row, row + 1)
+        np.testing.assert_array_equal(im2col(x, window, rows), expected[..., rows, :])
+
+
 @given(pictures())
 def test_col2im_is_the_transpose_of_im2col(drawn):
     x, window, _ = drawn

@@ -319,6 +319,11 @@ def zeros(*shape):
             "a smaller kernel or more padding",
         ),
         (
+            lambda: conv2d(zeros(64, 32, 2, 2), zeros(32, 32, 3, 3)),
+            "a window of 3×3 does not fit into a picture of 2×2 with padding 0×0: use a larger picture, "
+            "a smaller kernel or more padding",
+        ),
+        (
             lambda: conv2d(zeros(1, 3, 8, 8), zeros(4, 3, 3, 3), stride=0),
             "stride must be an integer ≥ 1 or a pair of them, got 0",
         ),

@@ -82,6 +82,11 @@ def test_depthwise_and_in_groups(c, o, kernel, dilation, stride, padding):
 
 
 @pytest.mark.usefixtures("no_strips")
+def test_long_steps_over_a_signal():
+    check(*arrays(Window.of((9, 1), (9, 1)), 1, 1, 1, 2, (50, 1)))
+
+
+@pytest.mark.usefixtures("no_strips")
 @pytest.mark.parametrize("piece_bytes", [1, 2000, 10000, 60000])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(("groups", "c", "o"), [(1, 3, 16), (1, 16, 4), (12, 1, 1), (3, 2, 5)])
