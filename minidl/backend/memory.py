@@ -30,7 +30,9 @@ class Block:
     """Memory from the operating system, and the parts of it that nobody uses: (start, stop), in order."""
 
     def __init__(self, size: int) -> None:
-        self.memory = np.empty(size, np.uint8)
+        memory = np.empty(size + LINE, np.uint8)
+        start = -memory.ctypes.data % LINE
+        self.memory = memory[start : start + size]
         self.unused = [(0, size)]
 
     @property
@@ -111,6 +113,7 @@ class Loan:
     """What an array made by `empty` stands on. It goes with the last such array, and the memory goes back."""
 
     arena = Arena(KEEP)  # found from here at the exit of Python too, when the names above may be gone
+    part: tuple[Block, int, int] | None = None  # where the system had no memory left
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         size = math.prod(shape) * np.dtype(dtype).itemsize
@@ -121,7 +124,8 @@ class Loan:
         self.__array_interface__ = memory.view(dtype).reshape(shape).__array_interface__
 
     def __del__(self) -> None:
-        self.arena.take_back(*self.part)
+        if self.part:
+            self.arena.take_back(*self.part)
 
 
 def empty(xp: Any, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from minidl.backend.memory import KEEP, LARGE, LINE, Arena, Loan, empty, owns_memory
 
-SHAPE = (2, LARGE // 4)  # of float32: twice as much as is kept
+SHAPE = (2, LARGE // 4)  # of float32: twice as large as an array has to be
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +122,23 @@ def test_an_array_may_go_while_the_arena_is_at_work(arena):
     y = empty(np, (LARGE,), np.uint8)
     assert unused(arena) == [[LARGE]]
     del y
+
+
+def test_arrays_begin_where_a_line_does():
+    several = [empty(np, (size,), np.uint8) for size in (LARGE + 1, LARGE + 100, 40 * LARGE)]
+    several[0] = None
+    several.append(empty(np, (LARGE,), np.uint8))
+    assert [address(x) % LINE for x in several[1:]] == [0, 0, 0]
+
+
+def test_where_there_is_no_memory_nothing_goes_back(arena, monkeypatch):
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    with pytest.raises(MemoryError):
+        empty(np, (1 << 62,), np.uint8)
+    gc.collect()
+    assert ignored == []
+    assert arena.blocks == []
 
 
 def test_small_arrays_are_plain(arena):
