@@ -16,7 +16,7 @@ import numpy as np
 from minidl.backend import Array, to_device
 from minidl.errors import ShapeError
 from minidl.nn.hooks import RemovableHandle
-from minidl.nn.parameter import Parameter
+from minidl.nn.parameter import Parameter, zero_grad
 from minidl.nn.state import IncompatibleKeys, load_state
 from minidl.recording import here
 from minidl.tensor import Tensor
@@ -277,11 +277,7 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop every gradient; or, with set_to_none=False, fill it with zeros."""
-        for parameter in self.parameters():
-            if set_to_none:
-                parameter.grad = None
-            elif parameter.grad is not None:
-                parameter.grad = Tensor(parameter.grad.data * 0)
+        zero_grad(self.parameters(), set_to_none)
 
     def to(self: Self, device: str) -> Self:
         """Move parameters, gradients and buffers to `"cpu"` or `"gpu"`; the Parameter objects stay."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from minidl.backend import array_module
 from minidl.tensor import Tensor
 
 
@@ -14,3 +16,12 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         super().__init__(data, requires_grad)
+
+
+def zero_grad(parameters: Iterable[Tensor], set_to_none: bool) -> None:
+    """Drop every gradient, or else put zeros in its place."""
+    for p in parameters:
+        if set_to_none:
+            p.grad = None
+        elif p.grad is not None:
+            p.grad = Tensor(array_module(p.data).zeros_like(p.data))

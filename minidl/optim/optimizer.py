@@ -10,6 +10,7 @@ from minidl.backend import Array, as_numpy, to_device
 from minidl.errors import GradientError, WeightsError
 from minidl.lazy import LazyProduct
 from minidl.nn import Module
+from minidl.nn.parameter import zero_grad
 from minidl.tensor import Tensor
 
 
@@ -50,6 +51,10 @@ class Optimizer(ABC):
 
     by_blocks = False  # whether `update` does nothing with grad but hand it to for_each_block
     non_negative: tuple[str, ...] = ("lr", "weight_decay", "momentum", "eps")  # where they exist
+
+    def __init_subclass__(cls) -> None:
+        if "update" in vars(cls):  # an `update` of its own has to say so itself
+            cls.by_blocks = vars(cls).get("by_blocks", False)
 
     def __init__(self, params: Any, **defaults: Any) -> None:
         self.defaults = defaults
@@ -95,11 +100,7 @@ class Optimizer(ABC):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop every gradient; or, with set_to_none=False, fill it with zeros."""
         for group in self.param_groups:
-            for p in group["params"]:
-                if set_to_none:
-                    p.grad = None
-                elif p.grad is not None:
-                    p.grad = Tensor(p.grad.data * 0)
+            zero_grad(group["params"], set_to_none)
 
     def step(self) -> None:
         """Move every parameter that has a gradient.
@@ -130,7 +131,7 @@ class Optimizer(ABC):
     def update(self, p: Array, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Move the parameter p in place, by its gradient and by what `state` remembers of it.
 
-        `grad` is an array; where `by_blocks` is set it may be a `backend.blocks.Product`.
+        `grad` is an array; where `by_blocks` is set it may be a `backend.products.Product`.
         """
 
     # State

@@ -147,6 +147,7 @@ def test_without_a_gradient_nothing_moves_and_nothing_is_kept():
     optimizer.step()
     assert a.item() == 1.0
     assert list(optimizer.state) == [b]
+    b.grad.data[...] = np.nan
     optimizer.zero_grad(set_to_none=False)
     assert b.grad.item() == 0.0
     optimizer.zero_grad()
