@@ -8,6 +8,8 @@ matrix, and it is the same to the bit. Small matrices are not worth it.
 
 from __future__ import annotations
 
+import numpy as np
+
 from minidl.backend import Array
 from minidl.backend.products import Product
 from minidl.tensor import Tensor
@@ -35,6 +37,14 @@ class LazyProduct(Tensor):
         self.grad = self.grad_fn = None
         self.requires_grad = False
         self._version = [0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.product or self._array).shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return (self.product or self._array).dtype
 
     @property
     def data(self) -> Array:

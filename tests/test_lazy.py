@@ -35,6 +35,7 @@ def test_it_is_computed_when_it_is_read(layer):
     loss(model, x).backward()
     grad = model.weight.grad
     assert type(grad) is LazyProduct
+    assert (grad.shape, grad.dtype) == ((50, 60), np.float32)
     assert grad.product is not None
     np.testing.assert_allclose(grad.numpy(), plain_gradient(model, x), rtol=1e-5, atol=1e-7)
     assert grad.product is None
@@ -99,7 +100,9 @@ def test_it_can_be_set_and_copied(layer):
 
 def test_small_ones_and_large_batches_do_not_wait(layer):
     model, x = layer
-    loss(nn.Linear(60, 5), x).backward()
+    small = nn.Linear(60, 5)
+    loss(small, x).backward()
+    assert type(small.weight.grad) is Tensor
     many = Tensor(np.ones((40, 60), np.float32))
     loss(model, many).backward()
     assert type(model.weight.grad) is Tensor
@@ -140,6 +143,17 @@ def test_an_optimizer_of_ones_own_gets_an_array(layer):
     optimizer = Sign(model.parameters(), lr=0.1)
     loss(model, x).backward()
     optimizer.step()
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.RMSprop])
+def test_an_optimizer_made_of_another_gets_an_array(layer, make):
+    class Clipped(make):
+        def update(self, p, grad, state, group):
+            super().update(p, np.clip(grad, -1e-3, 1e-3), state, group)
+
+    model, x = layer
+    loss(model, x).backward()
+    Clipped(model.parameters(), lr=0.1).step()
 
 
 def test_clipping_reaches_it(layer):
