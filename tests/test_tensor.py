@@ -247,6 +247,7 @@ def test_moving_to_the_same_device_is_nothing():
     [
         lambda: nn.Linear(2, 1)(np.ones((1, 2))),
         lambda: nn.Conv2d(1, 1, 1)(np.ones((1, 1, 2, 2))),
+        lambda: nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU())(np.ones((1, 1, 2, 2))),
         lambda: F.cross_entropy(np.ones((1, 2)), np.array([0])),
         lambda: F.relu(np.ones(2)),
         lambda: F.softmax(np.ones(2)),

@@ -10,6 +10,7 @@ from minidl.nn.activation import ReLU
 from minidl.nn.convolution import Conv2d
 from minidl.nn.module import Module
 from minidl.recording import here
+from minidl.tensor import Tensor
 
 
 class Sequential(Module):
@@ -86,6 +87,8 @@ def _in_one_pass(module: Module, following: Module, x: Any) -> bool:
     return (
         type(module) is Conv2d
         and type(following) is ReLU
+        and isinstance(x, Tensor)
+        and "forward" not in {**vars(module), **vars(following)}
         and not (module._forward_hooks or following._forward_pre_hooks or following._forward_hooks)
         and here.state.anomaly is None
         and not (here.state.recording and any(t.requires_grad for t in (x, *module.parameters())))

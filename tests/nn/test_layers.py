@@ -218,6 +218,14 @@ def test_a_convolution_does_the_relu_after_it_where_nobody_looks_between():
     assert called() == [net[1], net[2]]
 
 
+@pytest.mark.parametrize("replaced", [0, 1])
+def test_a_forward_that_was_put_in_the_place_of_a_layers_own_is_called(replaced):
+    net = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU())
+    net[replaced].forward = lambda x: x * 0.0 + 7.0
+    with dl.no_grad():
+        assert net(Tensor(np.ones((1, 1, 3, 3), np.float32))).max().item() == 7.0
+
+
 def test_sequential_refuses_what_is_no_module():
     with pytest.raises(TypeError, match="Sequential holds Modules, and '1' is a builtin_function_or_method"):
         nn.Sequential(nn.ReLU(), abs)
