@@ -60,9 +60,11 @@ class Conv2d(Function):
 
 
 class Conv2dReLU(Conv2d):
-    """y = max(x ⋆ w + b, 0)        ∂L/∂x = g ⋆ᵀ w        ∂L/∂w = x ⊛ g        ∂L/∂b = Σ_{n, a, b} g
+    """y = max(x ⋆ w + b, 0)        (a convolution and a ReLU, but one pass over y)
 
-    where g is ∂L/∂y where y > 0, else 0: a convolution and a ReLU, but one pass over y.
+    ∂L/∂x = (∂L/∂y where y > 0, else 0) ⋆ᵀ w
+    ∂L/∂w = x ⊛ (∂L/∂y where y > 0, else 0)
+    ∂L/∂b = Σ_{n, a, b} (∂L/∂y where y > 0, else 0)
     """
 
     relu = True
