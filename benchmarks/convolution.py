@@ -59,9 +59,7 @@ OTHERS = [
     Layer(256, 512, 56, kernel=1, stride=2, aim=1.0),
     Layer(3, 32, 32, aim=1.0, pictures=8),
 ]
-PAUSE = (
-    0.03  # seconds: OpenMP and BLAS keep their threads spinning after a call, and would slow the other side
-)
+PAUSE = 0.03  # seconds: after a call OpenMP's and BLAS's threads go on spinning, and slow the other side
 
 
 def run(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
