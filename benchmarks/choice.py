@@ -23,7 +23,7 @@ CHANNELS = [
 ]
 WINDOW = Window((3, 3), padding=(1, 1))
 TIE = 1.05
-ROUNDS = 5
+ROUNDS = 9
 
 
 def main() -> None:
@@ -54,11 +54,13 @@ def _operations(n, c, o, size):
 
 def _medians(call) -> dict[str, float]:
     times: dict[str, list[float]] = {"rows": [], "winograd": []}
-    for _ in range(ROUNDS + 2):
-        for name, found in times.items():
-            dl.conv_algorithm(name)
-            found.append(milliseconds(call))
-    dl.conv_algorithm("auto")
+    try:
+        for _ in range(ROUNDS + 2):
+            for name, found in times.items():
+                dl.conv_algorithm(name)
+                found.append(milliseconds(call))
+    finally:
+        dl.conv_algorithm("auto")
     return {name: statistics.median(found[2:]) for name, found in times.items()}
 
 
