@@ -40,7 +40,7 @@ with a matrix costs the same whatever its entries are (Barabasz et al. 2020, arX
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,15 +145,23 @@ def _filtered(
     (n, c), o = x.shape[:2], u.shape[1]
     y = empty(np, (n, o, *size), np.float32)
 
-    def strip(here: Tiles) -> None:
+    def steps(here: Tiles, frequencies: list[slice]) -> Iterator[tuple[Callable, list[tuple]]]:
         v, m = planes("v", 36, c, len(here)), planes("m", 36, o, len(here))
-        for part in here.blocks(c):
-            transform_tiles(INPUT, x, padding, here, part, out=v[:, part])
-        multiply(u, v, out=m)
-        for part in here.blocks(o):
-            transform_output(m[:, part], bias, relu, here, part, out=y)
+        yield transform_tiles, [(INPUT, x, padding, here, part, v[:, part]) for part in here.blocks(c)]
+        yield multiply, [(u[f], v[f], m[f]) for f in frequencies]
+        yield transform_output, [(m[:, part], bias, relu, here, part, y) for part in here.blocks(o)]
 
-    parallel_for(np, strip, [(here,) for here in cut(y.shape, max(STRIP, 2 * BLOCK // (c + o)))])
+    def strip(here: Tiles) -> None:
+        for step, pieces in steps(here, [slice(0, 36)]):
+            for piece in pieces:
+                step(*piece)
+
+    strips = list(cut(y.shape, max(STRIP, 2 * BLOCK // (c + o))))
+    if len(strips) > 1:
+        parallel_for(np, strip, [(here,) for here in strips])
+    else:  # one picture on a small map: threads share its channels and frequencies
+        for step, pieces in steps(strips[0], FREQUENCIES):
+            parallel_for(np, step, pieces)
     return y
 
 
@@ -162,15 +170,15 @@ def multiply(u: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
 
     How many rows: a power of two that keeps each product small (SMALL_PRODUCT), or else all.
     """
-    (_, o, c), t = u.shape, v.shape[2]
+    (k, o, c), t = u.shape, v.shape[2]
     first, *others = split(c, LONGEST_SUM)
     rows = math.gcd(o, 1 << (SMALL_PRODUCT // (t * first.stop)).bit_length() >> 1)
     if rows < 8:
         rows = o
     strides = (u.strides[0], rows * u.strides[1], *u.strides[1:])
-    u = np.lib.stride_tricks.as_strided(u, (36, o // rows, rows, c), strides)
-    v, m = v[:, None], out.reshape(36, o // rows, rows, t)
-    for f in split(36, 2 if others else 36):  # few, so that the sum finds its terms in the cache
+    u = np.lib.stride_tricks.as_strided(u, (k, o // rows, rows, c), strides)
+    v, m = v[:, None], out.reshape(k, o // rows, rows, t)
+    for f in split(k, 2 if others else k):  # few, so that the sum finds its terms in the cache
         np.matmul(u[f, ..., first], v[f, :, first], out=m[f])
         for part in others:
             product = scratch(np, "product", m[f].shape, np.float32)
