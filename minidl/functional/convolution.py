@@ -113,7 +113,7 @@ class ConvWeight(Function):
     def forward(self, x: Array, y: Array) -> Array:
         self.size = x.shape[2:]
         self.save(x=x if self.needs_grad[1] else None, y=y if self.needs_grad[0] else None)
-        pays = _winograd_pays(x, y.shape[1], x.shape[1], enough=4 * MUCH_WORK)
+        pays = _winograd_pays(x, y.shape[1], x.shape[1], SOME_CHANNELS, MORE_WORK)
         work = _algorithm(x, y, self.window, self.groups, pays)
         return work.conv_weight(x, y, self.window, self.groups)
 
@@ -234,8 +234,8 @@ def _check_bias(bias: Tensor | None, channels: int, weight: Tensor) -> None:
 # Which way
 
 ALGORITHMS = {"im2col": im2col_conv, "strips": strip_conv, "rows": row_conv, "winograd": winograd}
-SOME_CHANNELS, MANY_PAIRS = 16, 512
-MUCH_WORK = 1 << 21  # multiplications, before Winograd saves any
+SOME_CHANNELS, MANY_CHANNELS, MANY_PAIRS = 16, 24, 512
+MUCH_WORK, MORE_WORK = 1 << 21, 1 << 23  # multiplications, before Winograd saves any
 _chosen = "auto"
 
 
@@ -246,8 +246,8 @@ def conv_algorithm(name: str | None = None) -> str:
     one with fewer copies (`row_conv.py`), and "winograd" the one with fewer multiplications (`winograd.py`).
     Where the last is not possible it is rows, and where there are no copies to save it is strips.
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
-    for SOME_CHANNELS on both sides and MANY_PAIRS of them, if there is MUCH_WORK, or four times as much for
-    ∂L/∂w. `python -m benchmarks.choice` measures how often that is right.
+    for MANY_CHANNELS on both sides, if there is MUCH_WORK; and for ∂L/∂w from SOME_CHANNELS and MANY_PAIRS of
+    them on, if there is MORE_WORK. `python -m benchmarks.choice` measures how often that is right.
 
     Raises:
         ValueError: there is no algorithm of that name.
@@ -262,9 +262,9 @@ def conv_algorithm(name: str | None = None) -> str:
     return _chosen
 
 
-def _winograd_pays(x: Array, o: int, c: int, enough: int = MUCH_WORK) -> bool:
+def _winograd_pays(x: Array, o: int, c: int, channels: int = MANY_CHANNELS, work: int = MUCH_WORK) -> bool:
     n, _, h, w = x.shape
-    return min(o, c) >= SOME_CHANNELS and o * c >= MANY_PAIRS and 9 * o * c * n * h * w >= enough
+    return min(o, c) >= channels and o * c >= MANY_PAIRS and 9 * o * c * n * h * w >= work
 
 
 def _algorithm(x: Array, y: Array, window: Window, groups: int, winograd_pays: bool) -> ModuleType:

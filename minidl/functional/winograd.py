@@ -67,6 +67,7 @@ FREQUENCIES = split(36, 3)
 STRIP = 112  # tiles that one thread takes through all three steps; more if channels are few
 BLOCK = 7168  # tiles or filters, times channels, that one thread transforms at a time: about 1 MiB
 LONGEST_SUM = 256  # channels: there it adds up one number after the other, and the rounding errors with them
+MUCH_WORK = 1 << 26  # multiplications in a single strip, of which threads share channels and frequencies then
 ROUND_BYTES = 24 << 20  # of V and ∂L/∂M, which all threads share
 SUM_BYTES = 1 << 20  # of ∂L/∂U, up to which threads add up one of their own
 
@@ -157,11 +158,11 @@ def _filtered(
                 step(*piece)
 
     strips = list(cut(y.shape, max(STRIP, 2 * BLOCK // (c + o))))
-    if len(strips) > 1:
-        parallel_for(np, strip, [(here,) for here in strips])
-    else:  # one picture on a small map: threads share its channels and frequencies
+    if len(strips) == 1 and 36 * o * c * len(strips[0]) >= MUCH_WORK:
         for step, pieces in steps(strips[0], FREQUENCIES):
             parallel_for(np, step, pieces)
+    else:
+        parallel_for(np, strip, [(here,) for here in strips])
     return y
 
 
