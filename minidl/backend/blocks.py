@@ -39,6 +39,17 @@ def blocks(*arrays: Array, size: int | None = None) -> Iterator[tuple[Array, ...
         yield from blocks(*(array[middle:] for array in arrays), size=size)
 
 
+def masked(x: Array, mask: Array, out: Array) -> Array:
+    """out = x where the mask is True, else 0: also where x is ±∞ or NaN, as it would not be in x · mask.
+
+    It is `out[...] = xp.where(mask, x, 0)`, several times as fast: True is 1 as an integer, and −1 has all
+    bits set.
+    """
+    integer = f"i{x.itemsize}"
+    array_module(x).bitwise_and(x.view(integer), -mask.view("i1"), out=out.view(integer))
+    return out
+
+
 def for_each_block(run: Callable[..., Any], *arrays: Any) -> None:
     """run(*block) for the corresponding blocks of all arrays, in any order and on several threads.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backend.blocks import masked
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.im2col import Pair, Window, sliding_windows
 from minidl.backend.memory import empty
@@ -51,14 +52,16 @@ def largest_and_where(seen: Array, y: Array, switches: Array) -> None:
 
 
 def pick(seen: Array, y: Array, switches: Array) -> None:
+    picked = scratch(array_module(y), "pixels", y.shape, y.dtype)
     for k, x in pixels(seen):
-        y += x * (switches == k)
+        y += masked(x, switches == k, out=picked)
 
 
 def put(seen: Array, x: Array, switches: Array, picture: Array) -> None:
     picture[...] = 0
+    put = scratch(array_module(x), "pixels", x.shape, x.dtype)
     for k, y in pixels(seen):
-        y += x * (switches == k)
+        y += masked(x, switches == k, out=put)
 
 
 def put_apart(seen: Array, x: Array, switches: Array, picture: Array) -> None:
@@ -66,7 +69,7 @@ def put_apart(seen: Array, x: Array, switches: Array, picture: Array) -> None:
     if picture.size > seen.size:
         picture[...] = 0
     for k, y in pixels(seen):
-        array_module(x).multiply(x, switches == k, out=y)
+        masked(x, switches == k, out=y)
 
 
 def add_up(seen: Array, y: Array) -> None:
@@ -130,12 +133,12 @@ def first_pixels_inside(x: Array, window: Window, places: Pair) -> Array:
     Where all pixels are −∞ none is larger than the first, and that must not be one of the border.
     """
     xp, dtype = array_module(x), np.min_scalar_type(math.prod(window.kernel) - 1)
+    if not any(window.padding):
+        return xp.zeros((*x.shape[:2], *places), dtype)
     down, right = (
         -(-np.maximum(0, p - s * np.arange(o)) // d)
         for o, s, p, d in zip(places, window.stride, window.padding, window.dilation, strict=True)
     )
-    if not any(window.padding):
-        return xp.zeros((*x.shape[:2], *places), dtype)
     first = xp.asarray((down[:, None] * window.kernel[1] + right).astype(dtype))
     return xp.broadcast_to(first, (*x.shape[:2], *places)).copy()
 

@@ -168,7 +168,7 @@ def scratch(xp: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def release_scratch() -> None:
-    """Give the scratch memory of all threads back: for who goes on to something else, after convolutions."""
+    """Give back the scratch memory of this thread and of the pool: convolutions are over for a while."""
     with _one_at_a_time:
         _scratch.arrays.clear()
         _pool.cache_clear()  # the threads end, and theirs goes with them

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
-from minidl.backend.blocks import for_each_block
+from minidl.backend.blocks import for_each_block, masked
 from minidl.backend.memory import empty
 from minidl.errors import require
 from minidl.functional.arithmetic import exp, where
@@ -72,9 +72,8 @@ class Gate(Function):
         self.gate = gate
 
     def forward(self, x: Array) -> Array:
-        xp = array_module(x)
-        y = empty(xp, x.shape, x.dtype)
-        for_each_block(lambda x, gate, y: xp.multiply(x, gate > 0, out=y), x, self.gate, y)
+        y = empty(array_module(x), x.shape, x.dtype)
+        for_each_block(lambda x, gate, y: masked(x, gate > 0, out=y), x, self.gate, y)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minidl.backend.blocks import BLOCK, blocks, for_each_block
+from minidl.backend.blocks import BLOCK, blocks, for_each_block, masked
 
 SIZE = BLOCK["cpu"]
 
@@ -39,3 +39,12 @@ def test_for_each_block_is_for_the_whole_arrays(shape):
     y = np.empty(shape[::-1], np.float32).T
     for_each_block(lambda x, y: np.multiply(x, 2, out=y), x, y)
     np.testing.assert_array_equal(y, 2 * x)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_masked_is_where(dtype):
+    x = np.array([[1.5, -2.0, np.inf], [-np.inf, np.nan, 0.0]], dtype)
+    for mask in (np.array([[True, False, True], [True, True, True]]), np.zeros((2, 3), bool)):
+        out = np.empty((3, 2), dtype).T
+        assert masked(x, mask, out) is out
+        np.testing.assert_array_equal(out, np.where(mask, x, 0))

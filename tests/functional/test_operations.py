@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import pytest
 
+from minidl import Tensor
 from minidl import functional as F
 from minidl.backend import gpu_unavailable
 from minidl.operations import OPERATIONS, checks
@@ -96,3 +98,9 @@ def test_mistakes_are_named(mistake: Any):
     with pytest.raises(mistake.error) as caught:
         mistake.call()
     assert str(caught.value) == mistake.message
+
+
+def test_relu_stops_an_infinite_gradient_where_it_is_flat():
+    x = Tensor([-1.0, 0.0, 2.0], requires_grad=True)
+    F.relu(x).backward(Tensor([math.inf] * 3))
+    assert x.grad.tolist() == [0, 0, math.inf]

@@ -148,6 +148,17 @@ def test_where_all_is_minus_infinity_the_gradient_still_lands_on_the_picture():
     assert x.grad.numpy().tolist() == [[[[1, 1], [1, 1]]]]
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_infinite_gradient_stays_where_it_belongs(stride):
+    x = Tensor(np.array([[[[-1.0, 4.0, 3.0], [1.0, 0.0, 2.0]]]]), requires_grad=True)
+    y = max_pool2d(x, 2, stride)
+    dy = Tensor(np.full(y.shape, np.inf), requires_grad=True)
+    dx = dl.grad(y, x, dy, create_graph=True)
+    assert dx.tolist() == [[[[0, np.inf, 0], [0, 0, 0]]]]
+    back = dl.grad(dx, dy, Tensor(np.where(x.numpy() == 4, 5.0, np.inf)))
+    assert back.numpy().ravel().tolist() == [5.0] * y.numel()
+
+
 @pytest.mark.parametrize(("kernel", "dtype"), [(2, "uint8"), (16, "uint8"), ((16, 17), "uint16")])
 def test_switches_are_small(kernel, dtype):
     x = Tensor(np.random.default_rng(0).standard_normal((1, 1, 20, 20)), requires_grad=True)
