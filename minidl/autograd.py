@@ -180,7 +180,7 @@ def walk(
         for i, dx in enumerate(results):
             if (edge := node.edges[i]) is None or dx is None:
                 continue
-            if type(dx) is not LazyProduct and (type(dx) is not Tensor or dx.data.shape != edge.shape):
+            if (type(dx) is not Tensor and type(dx) is not LazyProduct) or dx.shape != edge.shape:
                 dx = unbroadcast(dx, edge.shape, node)
             if edge not in gradients:
                 gradients[edge] = dx
@@ -238,13 +238,14 @@ def backward(
         gradients = walk(output, first, retain_graph, observe=observe)
         taken = {id(first.data)}
         for leaf, dx in gradients.items():
-            if leaf.grad is None and type(dx) is LazyProduct:  # made for this leaf, and its own already
+            if leaf.grad is None and type(dx) is LazyProduct and id(dx) not in taken:  # nobody's yet
                 leaf.grad = dx
+                taken.add(id(dx))
                 continue
             dx = dx if dx.data.dtype is leaf.data.dtype else dx.astype(leaf.data.dtype)
             if leaf.grad is not None:
                 leaf.grad = leaf.grad + dx
-            elif owns_memory(dx.data) and dx.data.flags.c_contiguous and id(dx.data) not in taken:
+            elif owns_memory(dx.data) and dx.data.flags.c_contiguous and not taken & {id(dx), id(dx.data)}:
                 leaf.grad = dx
             else:  # y = a + b gives a and b one and the same array, but each shall own its gradient
                 leaf.grad = dx * 1 if create_graph else _wrap(dx.data.copy())

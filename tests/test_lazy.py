@@ -98,6 +98,27 @@ def test_it_can_be_set_and_copied(layer):
     np.testing.assert_array_equal(model.weight.numpy(), before)
 
 
+def test_one_of_ones_own_operation_has_to_fit_and_goes_to_one_leaf_only(layer):
+    model, x = layer
+    loss(model, x).backward()
+    lazy_gradient = model.weight.grad
+
+    class Sum(dl.Function):
+        def forward(self, a, b):
+            return a + b
+
+        def backward(self, dy):
+            return lazy_gradient, lazy_gradient
+
+    a, b = (Tensor(np.zeros((50, 60), np.float32), requires_grad=True) for _ in range(2))
+    Sum()(a, b).sum().backward()
+    b.grad *= 2.0
+    np.testing.assert_array_equal(b.grad.numpy(), 2 * a.grad.numpy())
+    c = Tensor(np.zeros((3, 50, 60), np.float32), requires_grad=True)
+    with pytest.raises(dl.errors.GradientError, match="shape"):
+        Sum()(a, c).sum().backward()
+
+
 def test_small_ones_and_large_batches_do_not_wait(layer):
     model, x = layer
     small = nn.Linear(60, 5)
