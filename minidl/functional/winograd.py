@@ -34,7 +34,8 @@ is the convolution with the filter turned by 180° and its channels exchanged.
 
 The price is accuracy, and it depends on the points. Lavin & Gray's 0, ±1, ±2, ∞ keep most entries integers;
 with 0, ±2/3, ±3/2, ∞ rounding errors are five times smaller, two to four times those of im2col, and a product
-with a matrix costs the same whatever its entries are (Barabasz et al. 2020, arXiv:1803.10986).
+with a matrix costs the same whatever its entries are (Barabasz et al. 2020, arXiv:1803.10986). And ∞ or NaN
+in an input makes all 16 outputs of its tile NaN, also those whose windows do not see it.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ FREQUENCIES = split(36, 3)
 STRIP = 112  # tiles that one thread takes through all three steps; more if channels are few
 BLOCK = 7168  # tiles or filters, times channels, that one thread transforms at a time: about 1 MiB
 LONGEST_SUM = 256  # channels: there it adds up one number after the other, and the rounding errors with them
-MUCH_WORK = 1 << 26  # multiplications in a single strip, of which threads share channels and frequencies then
+LARGE_STRIP = 1 << 26  # multiplications: threads share channels and frequencies of a strip that is alone
 ROUND_BYTES = 24 << 20  # of V and ∂L/∂M, which all threads share
 SUM_BYTES = 1 << 20  # of ∂L/∂U, up to which threads add up one of their own
 
@@ -158,7 +159,7 @@ def _filtered(
                 step(*piece)
 
     strips = list(cut(y.shape, max(STRIP, 2 * BLOCK // (c + o))))
-    if len(strips) == 1 and 36 * o * c * len(strips[0]) >= MUCH_WORK:
+    if len(strips) == 1 and 36 * o * c * len(strips[0]) >= LARGE_STRIP:
         for step, pieces in steps(strips[0], FREQUENCIES):
             parallel_for(np, step, pieces)
     else:

@@ -174,3 +174,13 @@ def test_gradients_through_the_operation(algorithm):
 
     for fast, plain in zip(gradients("winograd"), gradients("im2col"), strict=True):
         assert relative_error(fast, plain) < 1e-4
+
+
+def test_what_is_not_finite_spoils_its_tiles():
+    x, weight = (a.astype(np.float32) for a in arrays(0, (1, 2, 12, 12), (3, 2, 3, 3)))
+    x[0, 0, 5, 5] = np.inf
+    with np.errstate(invalid="ignore"):
+        y = winograd.conv2d(x, weight, None, Window((3, 3), padding=(1, 1)), 1)
+    spoiled = np.zeros((12, 12), bool)
+    spoiled[4:8, 4:8] = True
+    np.testing.assert_array_equal(np.isnan(y), np.broadcast_to(spoiled, y.shape))
