@@ -11,7 +11,7 @@ import pytest
 
 import minidl
 from minidl.autograd import Function
-from minidl.backend import random, threads
+from minidl.backend import memory, random, threads
 from minidl.data import Preprocessing
 from minidl.functional import cross_entropy
 from minidl.models import VGG, vgg16
@@ -60,6 +60,7 @@ def watch(monkeypatch):
             monkeypatch.setattr(np, name, watched(function))
     monkeypatch.setattr(random, "_generator", WatchedGenerator(random.generator()))
     monkeypatch.setattr(threads, "_scratch", threads._Scratch())
+    monkeypatch.setattr(memory.Loan, "arena", memory.Arena(memory.KEEP))
     return lambda array: array.view(Watched)
 
 

@@ -7,6 +7,7 @@ one after the other, and BLAS spreads each over the cores as it always does.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import operator
@@ -46,7 +47,7 @@ def get_num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Use `n` threads. With threadpoolctl the results are the same, to the bit, for every `n`."""
     global _num_threads
-    if n < 1:
+    if operator.index(n) < 1:
         raise ValueError(f"the number of threads must be at least 1, got {n}")
     _num_threads = n
 
@@ -77,9 +78,11 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
                 errors.append((number, error))
 
     with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
-        helpers = min(_num_threads, len(pieces)) - 1
-        futures = [_pool(_num_threads - 1, os.getpid()).submit(work) for _ in range(helpers)]
+        threads, futures = _num_threads, []
         try:
+            with contextlib.suppress(RuntimeError):  # about to exit, Python starts no more threads
+                for _ in range(min(threads, len(pieces)) - 1):
+                    futures.append(_pool(threads - 1, os.getpid()).submit(work))
             work()
         finally:
             waiting.clear()  # not empty after Ctrl-C

@@ -199,3 +199,23 @@ def test_strips_cover_everything_once_within_the_limit(n, rows, row_bytes, limit
 def test_split():
     assert split(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
     assert split(0, 3) == []
+
+
+def test_the_number_of_threads_is_whole():
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        set_num_threads(2.5)
+
+
+def test_at_the_exit_of_python_the_caller_works_alone():
+    script = """
+import atexit
+import numpy as np
+from minidl.backend.threads import parallel_for, set_num_threads
+
+set_num_threads(2)
+done = []
+atexit.register(lambda: print(sorted(done)))
+atexit.register(parallel_for, np, done.append, [(i,) for i in range(5)])
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("[0, 1, 2, 3, 4]\n", "")
