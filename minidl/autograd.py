@@ -233,9 +233,8 @@ def backward(
         GradientError: output requires no gradient, or `gradient` does not fit it, or the graph was freed.
     """
     first = first_gradient(output, gradient)
-    retain_graph = create_graph if retain_graph is None else retain_graph
     with set_grad_enabled(create_graph), looking_back() as observe:
-        gradients = walk(output, first, retain_graph, observe=observe)
+        gradients = walk(output, first, create_graph if retain_graph is None else retain_graph, (), observe)
         taken = {id(first.data)}
         for leaf, dx in gradients.items():
             if leaf.grad is None and type(dx) is LazyProduct and id(dx) not in taken:  # nobody's yet
