@@ -23,6 +23,7 @@ from minidl.backend.device import Array
 
 LARGE = 1 << 20  # bytes: smaller arrays the C library serves from memory it keeps itself
 KEEP = 1 << 30  # bytes kept at most, while nobody uses them
+DIVISIBLE = 1 << 27  # bytes: larger blocks are lent whole, or a small part would keep all from a large array
 LINE = 64  # bytes: arrays begin where a line of the cache does
 
 
@@ -66,14 +67,14 @@ class Arena:
         self.lock = threading.Lock()
 
     def lend(self, size: int) -> tuple[Block, int]:
-        """`size` bytes, as a block and where they start in it: of the smallest part that is large enough."""
+        """`size` bytes, as a block and where they start in it: of the smallest part that may be used."""
         with self.lock:
             self._note_returned()
             large_enough = [
                 (stop - start, block, start)
                 for block in reversed(self.blocks)  # the latest may still be in the cache
                 for start, stop in block.unused
-                if stop - start >= size
+                if stop - start == size or (stop - start > size and len(block.memory) <= DIVISIBLE)
             ]
             if large_enough:
                 _, block, start = min(large_enough, key=itemgetter(0))

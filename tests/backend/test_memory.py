@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidl.backend import memory
 from minidl.backend.memory import KEEP, LARGE, LINE, Arena, Loan, empty, owns_memory
 
 SHAPE = (2, LARGE // 4)  # of float32: twice as large as an array has to be
@@ -70,6 +71,17 @@ def test_a_smaller_array_takes_a_part_and_a_larger_one_what_was_put_together(are
     assert address(larger) == before
     parts.clear()
     assert unused(arena) == [[LARGE]]
+
+
+def test_large_blocks_are_lent_whole(arena, monkeypatch):
+    monkeypatch.setattr(memory, "DIVISIBLE", 3 * LARGE)
+    several = [empty(np, (size * LARGE,), np.uint8) for size in (3, 4)]
+    expected = [address(x) for x in several]
+    several.clear()
+    parts = [empty(np, (LARGE,), np.uint8) for _ in range(3)]
+    assert address(parts[0]) == expected[0]
+    assert unused(arena) == [[], [4 * LARGE]]
+    assert address(empty(np, (4 * LARGE,), np.uint8)) == expected[1]
 
 
 def test_the_smallest_part_that_is_large_enough_is_taken(arena):
