@@ -5,8 +5,8 @@ operation as simple as a ReLU that is most of the time. A network asks for large
 the memory of one that is gone is kept for the next: for one of its size, for a part of it, or, together with
 its neighbours, for a larger one.
 
-Up to KEEP bytes stay with the process that way. Before `empty` asks for new memory, as much of the kept is
-given back.
+Up to KEEP bytes stay with the process that way, and the rest of every block of which a part is in use. Before
+`empty` asks for new memory, as much of the kept is given back, as far as whole blocks are idle.
 """
 
 from __future__ import annotations

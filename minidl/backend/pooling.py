@@ -59,9 +59,9 @@ def pick(seen: Array, y: Array, switches: Array) -> None:
 
 def put(seen: Array, x: Array, switches: Array, picture: Array) -> None:
     picture[...] = 0
-    put = scratch(array_module(x), "pixels", x.shape, x.dtype)
+    added = scratch(array_module(x), "pixels", x.shape, x.dtype)
     for k, y in pixels(seen):
-        y += masked(x, switches == k, out=put)
+        y += masked(x, switches == k, out=added)
 
 
 def put_apart(seen: Array, x: Array, switches: Array, picture: Array) -> None:

@@ -1,28 +1,34 @@
-"""Large products of matrices: cut into strips for all threads, or computed a few rows at a time.
+"""Products of matrices: small ones on one thread, large ones in strips, or a few rows at a time.
 
-BLAS would spread a product over the cores by itself, but its threads then spin for some 30 ms in wait of the
-next one, on cores that somebody else needs by then. So each strip of the result is a product of its own, on
-one thread.
+BLAS would spread a product over the cores by itself, but see `threads.one_blas_thread`. So each strip of the
+result is a product of its own, on one thread.
 """
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
-from minidl.backend import threads
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.memory import empty
-from minidl.backend.threads import parallel_for, scratch, split
+from minidl.backend.threads import one_blas_thread, parallel_for, scratch, split
 
 SMALL_PRODUCT = 10**6  # multiplications: up to here OpenBLAS does not copy into another order first
+LARGE_PRODUCT = 1 << 27  # multiplications: a few milliseconds on one core
 STRIP = 512  # rows or columns of the result
 PIECE = {"cpu": 1 << 21, "gpu": 1 << 24}  # elements: of a Product, so many are computed at once
 
 
 def matmul(x: Array, y: Array) -> Array:
     """x @ y        (…, M, K) (…, K, N) → (…, M, N)"""
-    if x.ndim > 2 or y.ndim > 2 or x.size * y.shape[1] < threads.LARGE_PRODUCT or device_of(x) == "gpu":
-        return threads.matmul(x, y)
+    large = x.size * y.shape[-1] >= LARGE_PRODUCT
+    if not large or x.ndim > 2 or y.ndim > 2 or device_of(x) == "gpu":
+        xp = array_module(x)
+        shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
+        out = empty(xp, shape, xp.result_type(x, y))
+        with contextlib.nullcontext() if large or device_of(x) == "gpu" else one_blas_thread():
+            return xp.matmul(x, y, out=out)
     if len(x) < y.shape[1] and y.flags.f_contiguous:  # x Wᵀ: W as it lies in memory, a fifth faster
         return np.ascontiguousarray(matmul(y.T, x.T).T)
     out = empty(np, (len(x), y.shape[1]), np.result_type(x, y))

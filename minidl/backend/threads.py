@@ -14,13 +14,12 @@ import operator
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.backend.device import Array, array_module, device_of
-from minidl.backend.memory import empty
+from minidl.backend.device import Array
 from minidl.errors import MissingExtraError, require
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ def _default_num_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-LARGE_PRODUCT = 1 << 27  # multiply-adds: a few milliseconds on one core
 _num_threads = _default_num_threads()
 _one_at_a_time = threading.Lock()  # BLAS has one setting for the process; who sets it must put it back
 
@@ -52,12 +50,26 @@ def set_num_threads(n: int) -> None:
     _num_threads = n
 
 
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """BLAS works on one thread meanwhile, if threadpoolctl is there to tell it so; one caller at a time.
+
+    After a product BLAS's other threads spin for some 30 ms in wait of the next, on cores that a small
+    network needs for something else by then.
+    """
+    if _controller() is None:
+        yield
+        return
+    with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
 def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, ...]]) -> None:
     """run(*piece) for every piece, in any order and on several threads; on the GPU one after the other.
 
-    Pieces must write to disjoint places, and must call neither `parallel_for` nor `matmul` themselves. The
-    first error (in the order of the pieces) is raised when all have ended. A second caller waits until the
-    first is served.
+    Pieces must write to disjoint places, and must call neither `parallel_for` nor `products.matmul`
+    themselves. The first error (in the order of the pieces) is raised when all have ended. A second caller
+    waits until the first is served.
     """
     if xp is not np or _controller() is None:
         for piece in pieces:
@@ -77,10 +89,10 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
             except Exception as error:
                 errors.append((number, error))
 
-    with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         threads, futures = _num_threads, []
         try:
-            with contextlib.suppress(RuntimeError):  # about to exit, Python starts no more threads
+            with contextlib.suppress(RuntimeError):  # at its exit Python starts no more threads
                 for _ in range(min(threads, len(pieces)) - 1):
                     futures.append(_pool(threads - 1, os.getpid()).submit(work))
             work()
@@ -90,25 +102,6 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
                 future.result()
     if errors:
         raise min(errors, key=operator.itemgetter(0))[1]
-
-
-def matmul(x: Array, y: Array) -> Array:
-    """x @ y, on one BLAS thread unless it is large.
-
-    After a product BLAS's other threads spin for some 30 ms in wait of the next, on cores that a small
-    network needs for something else by then.
-    """
-    small = x.size * y.shape[-1] < LARGE_PRODUCT
-    if device_of(x) == "gpu" or not small or _controller() is None:
-        return _matmul(x, y)
-    with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
-        return _matmul(x, y)
-
-
-def _matmul(x: Array, y: Array) -> Array:
-    xp = array_module(x)
-    shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
-    return xp.matmul(x, y, out=empty(xp, shape, xp.result_type(x, y)))
 
 
 def split(n: int, width: int) -> list[slice]:

@@ -114,7 +114,7 @@ def conv2d(
     """y = x ⋆ w + b:  (N, C, H, W), (O, C/G, KH, KW), (O,) → (N, O, OH, OW)."""
     filters = weight.reshape(groups, -1, *weight.shape[1:])
     m, c = filters.shape[1:3]
-    if not _pays(m, c, window) or (m < FEW and c > FAT):
+    if not _products_pay(m, c, window):
         return strip_conv.conv2d(x, weight, bias, window, groups, relu)
     stride, padding, dilation = window.stride[0], window.padding[0], window.dilation[0]
     oh, ow = window.places(x.shape[2:])
@@ -131,7 +131,7 @@ def conv_transpose2d(
     """y = x ⋆ᵀ w + b:  (N, O, OH, OW), (O, C/G, KH, KW), (C,) → (N, C, *size)."""
     filters = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
     m, c = filters.shape[1:3]
-    if not _pays(m, c, window) or (m < FEW and c > FAT):
+    if not _products_pay(m, c, window):
         return strip_conv.conv_transpose2d(x, weight, bias, window, groups, size)
     stride, padding, dilation = window.stride[0], window.padding[0], window.dilation[0]
     t = _together(size[0], stride) if m < FEW else stride
@@ -250,6 +250,11 @@ def _parts(rows: int, width: int, products: int) -> int:
 def _pays(filters: int, channels: int, window: Window) -> bool:
     """Whether rows are faster than strips for so many of them in a group."""
     return filters * channels * math.prod(window.kernel) * math.prod(window.stride) <= LARGE
+
+
+def _products_pay(filters: int, channels: int, window: Window) -> bool:
+    """The same for y and ∂L/∂x, where few filters take bands, with their zeros."""
+    return _pays(filters, channels, window) and (filters >= FEW or channels <= FAT)
 
 
 def _together(rows: int, unit: int) -> int:

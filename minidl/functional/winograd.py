@@ -33,9 +33,9 @@ and for the input it is no more than a forward pass, because the transpose of a 
 is the convolution with the filter turned by 180° and its channels exchanged.
 
 The price is accuracy, and it depends on the points. Lavin & Gray's 0, ±1, ±2, ∞ keep most entries integers;
-with 0, ±2/3, ±3/2, ∞ rounding errors are five times smaller, two to four times those of im2col, and a product
-with a matrix costs the same whatever its entries are (Barabasz et al. 2020, arXiv:1803.10986). And ∞ or NaN
-in an input makes all 16 outputs of its tile NaN, also those whose windows do not see it.
+with 0, ±2/3, ±3/2, ∞ rounding errors are five times smaller, three to seven times those of im2col, and a
+product with a matrix costs the same whatever its entries are (Barabasz et al. 2020, arXiv:1803.10986). And ∞
+or NaN in an input makes all 16 outputs of its tile NaN, also those whose windows do not see it.
 """
 
 from __future__ import annotations

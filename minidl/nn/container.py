@@ -20,6 +20,8 @@ class Sequential(Module):
         Sequential({"hidden": Linear(784, 100), "relu": ReLU()})      named as the dict says
         Sequential(hidden=Linear(784, 100), relu=ReLU())              the same
 
+    Where nothing is recorded a Conv2d also does the ReLU that follows it, in the same pass.
+
     Positions, names and slices work: `net[0]`, `net["hidden"]`, `net[:2]` (which shares the modules and keeps
     their names), `net[-1] = Linear(100, 2)`.
     """
@@ -90,11 +92,6 @@ def _in_one_pass(module: Module, following: Module, x: Any) -> bool:
         and isinstance(x, Tensor)
         and "forward" not in {**vars(module), **vars(following)}
         and not (module._forward_hooks or following._forward_pre_hooks or following._forward_hooks)
-        and not ("forward" in vars(module) or "forward" in vars(following))
         and here.state.anomaly is None
-        and not (here.state.recording and _needs_grad(x, *module.parameters()))
+        and not (here.state.recording and any(t.requires_grad for t in (x, *module.parameters())))
     )
-
-
-def _needs_grad(*tensors: Any) -> bool:
-    return any(getattr(tensor, "requires_grad", False) for tensor in tensors)

@@ -26,7 +26,7 @@ def factors():
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("m", "n"), [(8, 1025), (1025, 8), (520, 530), (1, 2048)])
 def test_strips_are_the_product(factors, monkeypatch, m, n, transposed):
-    monkeypatch.setattr(products.threads, "LARGE_PRODUCT", 0)
+    monkeypatch.setattr(products, "LARGE_PRODUCT", 0)
     x, y = factors(m, 30, n, transposed)
     z = matmul(x, y)
     assert z.dtype == np.float32
@@ -35,7 +35,7 @@ def test_strips_are_the_product(factors, monkeypatch, m, n, transposed):
 
 
 def test_threads_change_no_bit(factors, monkeypatch):
-    monkeypatch.setattr(products.threads, "LARGE_PRODUCT", 0)
+    monkeypatch.setattr(products, "LARGE_PRODUCT", 0)
     x, y = factors(8, 200, 1500, transposed=True)
     before = get_num_threads()
     try:
