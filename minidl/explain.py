@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 
 from minidl.autograd import Function
 from minidl.graph.formulas import calculate, formula_of, rewrite
@@ -23,6 +22,7 @@ from minidl.graph.trace import (
 from minidl.nn.module import Module
 from minidl.palette import GREEN, INK, LINE, MONO, PAPER, RED, SANS, SOFT
 from minidl.tensor import Tensor
+from minidl.words import escape
 
 COLUMN = 60  # where in the text the line of code begins
 LONGEST = 60  # a line of code is cut after so many characters

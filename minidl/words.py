@@ -29,10 +29,15 @@ def _facts(tensor: Any) -> Iterator[str]:
         yield "requires_grad=True"
 
 
+def escape(text: str) -> str:
+    """The text as HTML shows it."""
+    from html import escape  # brings a table of 2,231 names, for which `import minidl` need not wait
+
+    return escape(text)
+
+
 def tensor_html(tensor: Any) -> str:
     """A line of facts (shape, type, device, range, gradient) above a table of the first numbers."""
-    from html import escape
-
     numbers = tensor.numpy()
     facts = [f"<b>{escape(type(tensor).__name__)}</b> {numbers.shape}", str(tensor.dtype), tensor.device]
     if numbers.size:
@@ -71,8 +76,6 @@ def module_text(module: Any) -> str:
 
 def module_html(module: Any, name: str = "") -> str:
     """A tree that opens and closes: each module with its options and parameters, frozen ones dimmed."""
-    from html import escape
-
     parameters = list(module.parameters())
     frozen = bool(parameters) and not any(p.requires_grad for p in parameters)
     title = f"{escape(name)}: " * bool(name) + f"<b>{escape(type(module).__name__)}</b>"

@@ -9,8 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +17,9 @@ from minidl.autograd import Function
 from minidl.diagnosis.arrangement import ARRANGEMENT, dy_unchanged, right_numbers_elsewhere
 from minidl.diagnosis.evidence import Evidence
 from minidl.diagnosis.formula import FORMULA
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 
 def find_cause(e: Evidence) -> str:
@@ -93,10 +95,17 @@ def constant_factor(e: Evidence) -> str:
     size, meaning = abs(ratio), _meaning(e, abs(ratio))
     if np.count_nonzero(n) < 2 and not meaning:
         return ""  # any two numbers have a ratio
-    fraction = Fraction(size).limit_denominator(20)
+    fraction = _fraction(size)
     simple = np.isclose(size, float(fraction), rtol=1e-6) and fraction.numerator <= 1000
     sign = "its sign is wrong and " if ratio < 0 else ""
     return f"{sign}it is {fraction if simple else f'{size:.6g}'} times the right one{meaning}"
+
+
+def _fraction(size: float) -> Fraction:
+    """The nearest one with a denominator of up to 20."""
+    from fractions import Fraction  # slow to import, and most gradients are right
+
+    return Fraction(size).limit_denominator(20)
 
 
 def _meaning(e: Evidence, size: float) -> str:
@@ -110,7 +119,7 @@ def _meaning(e: Evidence, size: float) -> str:
     if is_(0.5):
         return ": is a factor 2 forgotten, or a term that comes twice?"
     if e.elementwise:  # no mean comes into it
-        p, q = Fraction(size).limit_denominator(20).as_integer_ratio()
+        p, q = _fraction(size).as_integer_ratio()
         if not is_(p / q) or p > 20:
             return ""
         if 1 in (p, q):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from minidl.words import escape
 
 # Where an error stands in the course notes of Stanford's CS231n ("Gradient checks"): up to here, this.
 CS231N = (
@@ -136,10 +137,10 @@ class GradcheckResult:
             rows.append(_row(cells, f"color:{WRONG}" if check.wrong else ""))
             if check.wrong:
                 rows += [_line(line) for line in str(check).partition(": ")[2].splitlines()]
-        problem = f"<p>{html.escape(self.problem)}</p>" if self.problem else ""
+        problem = f"<p>{escape(self.problem)}</p>" if self.problem else ""
         table = f'<table style="border-collapse:collapse">{"".join(rows)}</table>' if self.checks else ""
         return (
-            f'<div><p style="color:{RIGHT if self else WRONG}"><b>{html.escape(self.headline)}</b></p>'
+            f'<div><p style="color:{RIGHT if self else WRONG}"><b>{escape(self.headline)}</b></p>'
             f"{problem}{table}</div>"
         )
 
@@ -149,9 +150,9 @@ CELL = "padding:.2em 1.2em .2em 0;text-align:left;vertical-align:top;background:
 
 
 def _row(cells: Iterable[object], style: str) -> str:
-    inside = "".join(f'<td style="{CELL}">{html.escape(str(cell))}</td>' for cell in cells)
+    inside = "".join(f'<td style="{CELL}">{escape(str(cell))}</td>' for cell in cells)
     return f'<tr style="{style};background:none">{inside}</tr>'
 
 
 def _line(text: str) -> str:
-    return f'<tr style="background:none"><td colspan="5" style="{CELL}">{html.escape(text.strip())}</td></tr>'
+    return f'<tr style="background:none"><td colspan="5" style="{CELL}">{escape(text.strip())}</td></tr>'
