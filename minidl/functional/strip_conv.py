@@ -22,6 +22,7 @@ from minidl.backend.threads import parallel_for, scratch, split, strips
 STRIP_BYTES = {"cpu": 4 << 20, "gpu": 256 << 20}  # of columns in memory at a time, for each thread
 PIECES = 8  # of the work, about: enough for some threads
 SUM_BYTES = 1 << 20  # of ∂L/∂w, up to which threads add up one of their own
+BLOCK_ROWS = 288  # of columns that are added up at a time: 32 channels of 3×3 pixels, but 288 of one
 ENOUGH_PLACES = 256  # a matrix product with fewer columns is slow: take several pictures together
 
 
@@ -87,7 +88,9 @@ def conv_transpose2d(
     together = max(1, ENOUGH_PLACES // max(1, oh * ow))
     channel_bytes = together * math.prod(window.kernel) * oh * ow * y.itemsize
     width = max(1, STRIP_BYTES[device_of(x)] * 2 // max(1, channel_bytes))
-    blocks = _blocks(groups, c // groups, min(width, 32) if device_of(x) == "cpu" else width)
+    if device_of(x) == "cpu":
+        width = min(width, max(32, BLOCK_ROWS // math.prod(window.kernel)))
+    blocks = _blocks(groups, c // groups, width)
     parallel_for(xp, block, [(pictures, *b) for pictures in split(n, together) for b in blocks])
     return y
 

@@ -192,6 +192,18 @@ def test_strips_give_the_numbers_of_the_plain_way(drawn):
         np.testing.assert_allclose(found, plain, atol=1e-11)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_more_channels_than_a_block_gives_the_numbers_of_the_plain_way(kernel):
+    r, window = np.random.default_rng(0), Window.of(kernel, 2)
+    y, weight = r.standard_normal((2, 4, 3, 2)), r.standard_normal((4, 300, kernel, kernel))
+    bias, size = r.standard_normal(300), (8, 6)
+    assert len(bias) > strip_conv.BLOCK_ROWS
+    found, plain = (
+        work.conv_transpose2d(y, weight, bias, window, 1, size) for work in (strip_conv, im2col_conv)
+    )
+    np.testing.assert_allclose(found, plain, atol=1e-11)
+
+
 @pytest.mark.parametrize(("groups", "stride"), [(1, 1), (1, 2), (4, 2)])
 def test_results_do_not_depend_on_threads(monkeypatch, groups, stride):
     pytest.importorskip("threadpoolctl")
