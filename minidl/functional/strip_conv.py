@@ -86,12 +86,14 @@ def conv_transpose2d(
             y[pictures, channels] += bias[channels].reshape(-1, 1, 1)
 
     together = max(1, ENOUGH_PLACES // max(1, oh * ow))
+    pictures = split(n, together)
     channel_bytes = together * math.prod(window.kernel) * oh * ow * y.itemsize
     width = max(1, STRIP_BYTES[device_of(x)] * 2 // max(1, channel_bytes))
     if device_of(x) == "cpu":
-        width = min(width, max(32, BLOCK_ROWS // math.prod(window.kernel)))
+        enough = min(BLOCK_ROWS // math.prod(window.kernel), c * len(pictures) // PIECES)
+        width = min(width, max(32, enough))
     blocks = _blocks(groups, c // groups, width)
-    parallel_for(xp, block, [(pictures, *b) for pictures in split(n, together) for b in blocks])
+    parallel_for(xp, block, [(some, *b) for some in pictures for b in blocks])
     return y
 
 
