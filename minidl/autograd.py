@@ -55,7 +55,7 @@ class Function:
     made_in: Any  # the nn.ModuleCall that it was part of; None outside of modules
 
     _inputs: ClassVar[dict[str, int]] = {}  # the names of forward's inputs, and their places
-    _depth = 3  # user code is at least so many calls up from where it is looked for
+    _depth = 3  # user code is at least so many calls up from where `record` looks for it
     _number: int  # functions are numbered as they are called: 0, −1, −2, …
     _place: tuple[Any, int]  # in user code, where it was called
     _saved: Any = {}  # what backward needs: name → (tensor, its array, its version); None once freed  # noqa: RUF012
@@ -85,7 +85,7 @@ class Function:
         """y = f(inputs); records the graph if it is recording and an input requires its gradient."""
         state = here.state
         try:
-            if len(inputs) == 2:  # as below, spelled out: a small x * y in two thirds of the time
+            if len(inputs) == 2:  # as below, spelled out: a small x / y in four fifths of the time
                 a, b = inputs
                 if state.recording:
                     self.needs_grad = a.requires_grad, b.requires_grad
@@ -99,19 +99,18 @@ class Function:
             raise
         y = _wrap(array)
         if state.recording and True in self.needs_grad:
-            self._record(inputs, y, state.call)
+            self.record(inputs, y, state.call, self._depth)
         if state.anomaly is not None:
             state.anomaly.forward(self, inputs, y)
         return y
 
-    def _record(self, inputs: tuple[Tensor, ...], y: Tensor, call: Any) -> None:
+    def record(self, inputs: tuple[Tensor, ...], y: Tensor, call: Any, depth: int) -> None:
         """Become the past of y: note where it came from, and what was saved of which tensors."""
         self.edges = edges = []
         for x in inputs:
             edges.append((x.grad_fn or x) if x.requires_grad else None)
         self.shape = y.data.shape
-        self.made_in, self._place = call, calling_place(self._depth)
-        self._number = next(_numbers)
+        self.made_in, self._place, self._number = call, calling_place(depth), next(_numbers)
         saved, places = self._saved, self._inputs
         for name, array in saved.items():
             if array is not None:
@@ -180,7 +179,8 @@ def walk(
         for i, dx in enumerate(results):
             if (edge := node.edges[i]) is None or dx is None:
                 continue
-            if (type(dx) is not Tensor and type(dx) is not LazyProduct) or dx.shape != edge.shape:
+            shape = dx.data.shape if type(dx) is Tensor else type(dx) is LazyProduct and dx.shape
+            if shape != edge.shape:
                 dx = unbroadcast(dx, edge.shape, node)
             if edge not in gradients:
                 gradients[edge] = dx

@@ -100,6 +100,8 @@ def calling_place(depth: int) -> tuple[CodeType, int]:
         frame: Any = sys._getframe(depth)
     except ValueError:  # there are fewer
         frame = sys._getframe(1)
-    while _of_minidl[frame.f_code.co_filename] and frame.f_back is not None:
+    code = frame.f_code
+    while _of_minidl[code.co_filename] and frame.f_back is not None:
         frame = frame.f_back
-    return frame.f_code, frame.f_lasti
+        code = frame.f_code
+    return code, frame.f_lasti

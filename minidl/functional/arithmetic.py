@@ -271,16 +271,26 @@ def in_one_type(*xs: Tensor) -> Sequence[Tensor]:
 
 
 def _binary(function: type[Function], plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Tensor]:
-    """An operation on two numbers; `plain` arithmetic where nothing is recorded, as in the backward pass."""
+    """An operation on two numbers; `plain` arithmetic where nothing is recorded, as in the backward pass.
+
+    Recording is what `function()(x, y)` does, spelled out for two: in a small x * y the way there is felt.
+    """
 
     def operation(x: Any, y: Any) -> Tensor:
         if not (type(x) is type(y) is Tensor and x.data.dtype is y.data.dtype):
             x, y = operands(x, y)
         state = here.state
-        if state.recording or state.anomaly is not None:
+        if state.anomaly is not None:
             return function()(x, y)
         try:
-            return _wrap(plain(x.data, y.data))
+            if not state.recording:
+                return _wrap(plain(x.data, y.data))
+            f = function()
+            f.needs_grad = x.requires_grad, y.requires_grad
+            z = _wrap(f.forward(x.data, y.data))
+            if True in f.needs_grad:
+                f.record((x, y), z, state.call, 3)
+            return z
         except TypeError:
             return function()(x, y)  # which says what is wrong with them
 
