@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -82,6 +81,8 @@ def _changed(leaves: Leaves, before: dict[str, int]) -> list[str]:
 
 def _line_of_change(f: Callable[[], Tensor], leaves: Leaves) -> str:
     """Where f writes into a leaf: NumPy itself tells when the leaves are read-only."""
+    import traceback  # slow to import, and few functions do so
+
     try:
         for x in leaves.values():
             x.data.flags.writeable = False
