@@ -13,9 +13,14 @@ def about_inputs(function: Any, inputs: tuple[Any, ...]) -> None:
         if not hasattr(x, "requires_grad"):
             kind = type(x).__name__
             raise TypeError(f"{function.name} works on Tensors, got {kind}: wrap it, Tensor(x)") from None
+    about_devices(function.name, inputs)
+
+
+def about_devices(name: str, inputs: tuple[Any, ...]) -> None:
+    """Raise DeviceError if the tensors that the operation `name` got are not on one device."""
     if len({x.device for x in inputs}) > 1:
         named = ", ".join(f"{x.shape} on {x.device}" for x in inputs)
-        raise DeviceError(f"{function.name} got tensors of two devices: {named}. Use .to()") from None
+        raise DeviceError(f"{name} got tensors of two devices: {named}. Use .to()") from None
 
 
 def refuse_apply(kind: Any, *inputs: Any) -> None:

@@ -1,14 +1,18 @@
-"""im2col and col2im for the GPU. The same in plain code, which these are tested against, is in im2col.py.
+"""The kernels for the GPU. What im2col and col2im do is written in plain code in im2col.py: they are twins.
 
-Each is an elementwise kernel: `i` counts the elements of the output in the order of its axes, and every
-thread gathers what belongs into one element. Nothing is added by two threads at once, so results repeat bit
-by bit. All indices have 64 bits. A `raw` array is indexed by the position in the order of its axes; CuPy
-applies its strides, so that views need no copy.
+In im2col each thread has one place of the window and writes what is seen from there; in col2im it has one
+pixel and gathers what belongs into it. Nothing is added by two threads at once, so results repeat bit by bit.
+`i` counts the threads. A `raw` array is indexed by one number for each of its axes, to which CuPy applies its
+strides, so that views need no copy.
+
+An `integer` has 32 bits, or 64 where there are 2³¹ threads or more. A GPU divides the short ones several
+times as fast, and to find out where a thread is takes more divisions than all that it does there.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 from minidl.backend.device import Array, array_module
@@ -16,59 +20,111 @@ from minidl.backend.device import Array, array_module
 if TYPE_CHECKING:
     from minidl.backend.im2col import Window
 
-WINDOW = """int64 kernel_h, int64 kernel_w, int64 stride_h, int64 stride_w,
-    int64 padding_h, int64 padding_w, int64 dilation_h, int64 dilation_w"""
+WINDOW = """integer kernel_h, integer kernel_w, integer stride_h, integer stride_w,
+    integer padding_h, integer padding_w, integer dilation_h, integer dilation_w"""
 
-# columns (N, C, kernel_h, kernel_w, rows, places_w) from x (N, C, height, width)
-IM2COL = """
-    long long b = i % places_w;
-    long long a = i / places_w % rows;
-    long long kj = i / (places_w * rows) % kernel_w;
-    long long ki = i / (places_w * rows * kernel_w) % kernel_h;
-    long long plane = i / (places_w * rows * kernel_w * kernel_h);
-    long long row = (first_row + a) * stride_h + ki * dilation_h - padding_h;
-    long long col = b * stride_w + kj * dilation_w - padding_w;
-    bool inside = row >= 0 && row < height && col >= 0 && col < width;
-    column = inside ? x[(plane * height + row) * width + col] : T(0);
-"""
-
-# x (N, C, height, width) from columns (N, C, kernel_h, kernel_w, places_h, places_w)
-COL2IM = """
-    long long col = i % width;
-    long long row = i / width % height;
-    long long plane = i / (width * height);
-    T sum = T(0);
-    for (long long ki = 0; ki < kernel_h; ++ki) {
-        long long down = row + padding_h - ki * dilation_h;
-        if (down < 0 || down % stride_h != 0 || down / stride_h >= places_h) continue;
-        for (long long kj = 0; kj < kernel_w; ++kj) {
-            long long right = col + padding_w - kj * dilation_w;
-            if (right < 0 || right % stride_w != 0 || right / stride_w >= places_w) continue;
-            long long place = (plane * kernel_h + ki) * kernel_w + kj;
-            sum += columns[(place * places_h + down / stride_h) * places_w + right / stride_w];
+# Each by its name: inputs, output, and what a thread does
+KERNELS = {
+    # columns (N, C, kernel_h, kernel_w, rows, places_w) from x (N, C, height, width)
+    "im2col": (
+        f"""raw T x, integer channels, integer height, integer width,
+        integer rows, integer places_w, integer first_row, {WINDOW}""",
+        "raw T columns",
+        """
+        integer place = i;
+        integer b = place % places_w;
+        place /= places_w;
+        integer a = place % rows;
+        place /= rows;
+        integer c = place % channels;
+        integer n = place / channels;
+        for (integer ki = 0; ki < kernel_h; ++ki) {
+            integer row = (first_row + a) * stride_h + ki * dilation_h - padding_h;
+            for (integer kj = 0; kj < kernel_w; ++kj) {
+                integer col = b * stride_w + kj * dilation_w - padding_w;
+                bool inside = row >= 0 && row < height && col >= 0 && col < width;
+                ptrdiff_t from[] = {n, c, row, col};
+                ptrdiff_t to[] = {n, c, ki, kj, a, b};
+                columns[to] = inside ? x[from] : T(0);
+            }
         }
-    }
-    pixel = sum;
-"""
-
-
-@functools.cache
-def _kernel(cupy: Any, inputs: str, output: str, body: str, name: str) -> Any:
-    return cupy.ElementwiseKernel(f"{inputs}, {WINDOW}", output, body, name)
+        """,
+    ),
+    # x (N, C, height, width) from columns (N, C, kernel_h, kernel_w, places_h, places_w)
+    "col2im": (
+        f"""raw T columns, integer channels, integer height, integer width,
+        integer places_h, integer places_w, {WINDOW}""",
+        "raw T x",
+        """
+        integer pixel = i;
+        integer col = pixel % width;
+        pixel /= width;
+        integer row = pixel % height;
+        pixel /= height;
+        integer c = pixel % channels;
+        integer n = pixel / channels;
+        T sum = T(0);
+        for (integer ki = 0; ki < kernel_h; ++ki) {
+            integer down = row + padding_h - ki * dilation_h;
+            if (down < 0 || down % stride_h != 0 || down / stride_h >= places_h) continue;
+            for (integer kj = 0; kj < kernel_w; ++kj) {
+                integer right = col + padding_w - kj * dilation_w;
+                if (right < 0 || right % stride_w != 0 || right / stride_w >= places_w) continue;
+                ptrdiff_t from[] = {n, c, ki, kj, down / stride_h, right / stride_w};
+                sum += columns[from];
+            }
+        }
+        ptrdiff_t to[] = {n, c, row, col};
+        x[to] = sum;
+        """,
+    ),
+    "bias_relu": (
+        "T product, T bias, bool relu",
+        "T y",
+        """
+        T sum = product + bias;
+        y = relu && sum < T(0) ? T(0) : sum;
+        """,
+    ),
+}
 
 
 def im2col(x: Array, window: Window, first_row: int, out: Array) -> Array:
     """Fill `out` (N, C, KH, KW, rows, OW) with the columns of output rows first_row, first_row + 1, …"""
-    inputs = "raw T x, int64 height, int64 width, int64 rows, int64 places_w, int64 first_row"
-    kernel = _kernel(array_module(x), inputs, "T column", IM2COL, "minidl_im2col")
-    return kernel(x, *x.shape[2:], *out.shape[4:], first_row, *_numbers(window), out)
+    n, c, _, _, rows, places_w = out.shape
+    threads = n * c * rows * places_w
+    if threads:
+        kernel = _kernel(array_module(x), "im2col", _integer(threads))
+        kernel(x, *x.shape[1:], rows, places_w, first_row, *_numbers(window), out, size=threads)
+    return out
 
 
 def col2im(columns: Array, window: Window, out: Array) -> Array:
     """Fill `out` (N, C, H, W) with the sums of `columns` (N, C, KH, KW, OH, OW)."""
-    inputs = "raw T columns, int64 height, int64 width, int64 places_h, int64 places_w"
-    kernel = _kernel(array_module(columns), inputs, "T pixel", COL2IM, "minidl_col2im")
-    return kernel(columns, *out.shape[2:], *columns.shape[4:], *_numbers(window), out)
+    threads = math.prod(out.shape)
+    if threads:
+        kernel = _kernel(array_module(columns), "col2im", _integer(threads))
+        kernel(columns, *out.shape[1:], *columns.shape[4:], *_numbers(window), out, size=threads)
+    return out
+
+
+def bias_relu(product: Array, bias: Array | None, relu: bool, out: Array) -> Array:
+    """out = product + bias, or max(product + bias, 0), in one pass."""
+    kernel = _kernel(array_module(product), "bias_relu", "int")
+    return kernel(product, 0 if bias is None else bias, relu, out)
+
+
+@functools.cache
+def _kernel(cupy: Any, name: str, integer: str) -> Any:
+    inputs, output, body = KERNELS[name]
+    inputs = inputs.replace("integer", "int32" if integer == "int" else "int64")
+    return cupy.ElementwiseKernel(
+        inputs, output, body, f"minidl_{name}", preamble=f"typedef {integer} integer;"
+    )
+
+
+def _integer(threads: int) -> str:
+    return "int" if threads < 1 << 31 else "long long"
 
 
 def _numbers(window: Window) -> tuple[int, ...]:

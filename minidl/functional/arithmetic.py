@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import complaints
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
 from minidl.recording import here
@@ -370,7 +371,11 @@ def compare(name: str) -> Any:
 
     def comparison(x: Any, y: Any) -> Tensor:
         x, y = operands(x, y)
-        return Tensor(getattr(array_module(x.data), name)(x.data, y.data))
+        try:
+            return Tensor(getattr(array_module(x.data), name)(x.data, y.data))
+        except TypeError:
+            complaints.about_devices(name, (x, y))
+            raise
 
     comparison.__name__ = name
     return comparison

@@ -9,7 +9,8 @@ in w, and ∂L/∂w = x ⊛ ∂L/∂y (a correlation of two pictures) is linear 
 three are again these three.
 
 How each is computed stands in `im2col_conv.py`, the plain way; in `strip_conv.py`, the same in pieces for the
-cache and for threads; in `row_conv.py`, with fewer copies; and in `winograd.py`, with fewer multiplications.
+cache and for threads; in `row_conv.py`, with fewer copies; in `winograd.py`, with fewer multiplications; in
+`gpu_conv.py`, for the GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from minidl.autograd import Function
 from minidl.backend import Array
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.errors import ShapeError
-from minidl.functional import im2col_conv, row_conv, strip_conv, winograd
+from minidl.functional import gpu_conv, im2col_conv, row_conv, strip_conv, winograd
 from minidl.functional.activation import Gate
 from minidl.functional.arithmetic import in_one_type
 from minidl.functional.reduction import sum as sum_
@@ -244,7 +245,8 @@ def conv_algorithm(name: str | None = None) -> str:
 
     "im2col" is the plain way (`im2col_conv.py`), "strips" the same in pieces (`strip_conv.py`), "rows" the
     one with fewer copies (`row_conv.py`), and "winograd" the one with fewer multiplications (`winograd.py`).
-    Where the last is not possible it is rows, and where there are no copies to save it is strips.
+    Where the last is not possible it is rows, and where there are no copies to save it is strips. The GPU has
+    "im2col", and for all others its own (`gpu_conv.py`).
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
     for MANY_CHANNELS on both sides, if there is MUCH_WORK; and for ∂L/∂w from SOME_CHANNELS and MANY_PAIRS of
     them on, if there is MORE_WORK. `python -m benchmarks.choice` measures how often that is right.
@@ -270,6 +272,8 @@ def _winograd_pays(x: Array, o: int, c: int, channels: int = MANY_CHANNELS, work
 def _algorithm(x: Array, y: Array, window: Window, groups: int, winograd_pays: bool) -> ModuleType:
     """The file that does the work for these two arrays; all have its functions."""
     name = _chosen
+    if name != "im2col" and gpu_conv.can(x):
+        return gpu_conv
     if name == "auto":
         name = "winograd" if winograd_pays else "rows"
     if name == "winograd" and not winograd.can(x, y, window, groups):

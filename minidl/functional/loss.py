@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from minidl import complaints
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
 from minidl.errors import DataError, ShapeError
@@ -140,7 +141,9 @@ def _rows(scores: Tensor, targets: Any, weight: Any, ignore_index: int) -> tuple
     if scores.ndim < 2:
         raise ShapeError(f"expected scores (N, C) or (N, C, d1, …), got {scores.shape}")
     count, classes, *positions = scores.shape
-    t = as_tensor(targets, like=scores).data
+    targets = as_tensor(targets, like=scores)
+    complaints.about_devices("the loss", (scores, targets))
+    t = targets.data
     if t.shape != (count, *positions):
         raise ShapeError(f"expected targets {(count, *positions)} for scores {scores.shape}, got {t.shape}")
     if t.dtype.kind not in "iu":
@@ -151,7 +154,9 @@ def _rows(scores: Tensor, targets: Any, weight: Any, ignore_index: int) -> tuple
     _check_classes(t, kept, classes)
     class_weights = xp.ones(classes, scores.dtype)
     if weight is not None:
-        class_weights = as_tensor(weight, like=scores).data.astype(scores.dtype, copy=False)
+        weight = as_tensor(weight, like=scores)
+        complaints.about_devices("the loss", (scores, weight))
+        class_weights = weight.data.astype(scores.dtype, copy=False)
         if class_weights.shape != (classes,):
             raise ShapeError(f"expected a weight for each of {classes} classes, got {class_weights.shape}")
     if positions:

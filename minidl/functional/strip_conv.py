@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
-from minidl.backend import Array, array_module, device_of
+from minidl.backend import Array, array_module
 from minidl.backend.im2col import Pair, Window, col2im, im2col
 from minidl.backend.memory import empty
 from minidl.backend.threads import parallel_for, scratch, split, strips
 
-STRIP_BYTES = {"cpu": 4 << 20, "gpu": 256 << 20}  # of columns in memory at a time, for each thread
+STRIP_BYTES = 4 << 20  # of columns in memory at a time, for each thread
 PIECES = 8  # of the work, about: enough for some threads
 SUM_BYTES = 1 << 20  # of ∂L/∂w, up to which threads add up one of their own
 BLOCK_ROWS = 288  # of columns that are added up at a time: 32 channels of 3×3 pixels, but 288 of one
@@ -36,10 +37,10 @@ def conv2d(
     w = weight.reshape(groups, o // groups, -1)
 
     def strip(pictures: slice, rows: slice) -> None:
-        columns = _columns(x[pictures], window, rows, groups)
+        columns = columns_of(x[pictures], window, rows, groups)
         alone = pictures.stop - pictures.start == 1
         if alone:
-            product = _side_by_side(y[pictures, :, rows], groups)
+            product = side_by_side(y[pictures, :, rows], groups)
         else:
             product = scratch(xp, "product", (*w.shape[:2], columns.shape[2]), y.dtype)
         xp.matmul(w, columns, out=product)
@@ -52,23 +53,16 @@ def conv2d(
 
     row_bytes = x.shape[1] * math.prod(window.kernel) * ow * y.itemsize
     most = _pictures(x, window, oh * ow)
-    parallel_for(xp, strip, strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], most))
+    parallel_for(xp, strip, strips(n, oh, row_bytes, STRIP_BYTES, most))
     return y
 
 
 def conv_transpose2d(
     x: Array, weight: Array, bias: Array | None, window: Window, groups: int, size: Pair
 ) -> Array:
-    """y = col2im(Wᵀ · x) + b:  (N, O, OH, OW), (O, C/G, KH, KW), (C,) → (N, C, *size).
-
-    With a stride of 1 that is again a convolution, with the filters turned by 180°. It makes columns of x
-    instead of y, and these are faster to write than the others to add up, unless they are many more: O > 4 C.
-    """
-    border = (window.extent[0] - 1 - window.padding[0], window.extent[1] - 1 - window.padding[1])
-    if window.stride == (1, 1) and min(border) >= 0 and weight.shape[0] <= 4 * groups * weight.shape[1]:
-        turned = weight.reshape(groups, -1, *weight.shape[1:])[..., ::-1, ::-1].swapaxes(1, 2)
-        turned = turned.reshape(groups * weight.shape[1], -1, *window.kernel)
-        return conv2d(x, turned, bias, replace(window, padding=border), groups)
+    """y = col2im(Wᵀ · x) + b:  (N, O, OH, OW), (O, C/G, KH, KW), (C,) → (N, C, *size)."""
+    if turned := as_convolution(weight, window, groups):
+        return conv2d(x, turned.weight, bias, turned.window, groups)
     xp, (n, o, oh, ow), c = array_module(x), x.shape, groups * weight.shape[1]
     y = empty(xp, (n, c, *size), xp.result_type(x, weight))
     w = weight.reshape(groups, o // groups, c // groups, -1)
@@ -77,7 +71,7 @@ def conv_transpose2d(
         filters = _channels(group, slice(0, o // groups), o // groups)
         channels = _channels(group, part, c // groups)
         w_block = w[group, :, part].reshape(group.stop - group.start, o // groups, -1).swapaxes(1, 2)
-        x_block = _side_by_side(x[pictures, filters], len(w_block))
+        x_block = side_by_side(x[pictures, filters], len(w_block))
         shape = (*w_block.shape[:2], x_block.shape[2])
         columns = xp.matmul(w_block, x_block, out=scratch(xp, "columns", shape, y.dtype))
         columns = columns.reshape(-1, *window.kernel, pictures.stop - pictures.start, oh, ow)
@@ -88,10 +82,9 @@ def conv_transpose2d(
     together = max(1, ENOUGH_PLACES // max(1, oh * ow))
     pictures = split(n, together)
     channel_bytes = together * math.prod(window.kernel) * oh * ow * y.itemsize
-    width = max(1, STRIP_BYTES[device_of(x)] * 2 // max(1, channel_bytes))
-    if device_of(x) == "cpu":
-        enough = min(BLOCK_ROWS // math.prod(window.kernel), c * len(pictures) // PIECES)
-        width = min(width, max(32, enough))
+    width = max(1, STRIP_BYTES * 2 // max(1, channel_bytes))
+    enough = min(BLOCK_ROWS // math.prod(window.kernel), c * len(pictures) // PIECES)
+    width = min(width, max(32, enough))
     blocks = _blocks(groups, c // groups, width)
     parallel_for(xp, block, [(some, *b) for some in pictures for b in blocks])
     return y
@@ -103,7 +96,7 @@ def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
     small = o * c // groups * math.prod(window.kernel) * y.itemsize <= SUM_BYTES
     blocks = _blocks(groups, c // groups, c if small else max(4, -(-c // groups // PIECES)))
     row_bytes = _channels(*blocks[0], c // groups).stop * math.prod(window.kernel) * ow * y.itemsize
-    places = strips(n, oh, row_bytes, STRIP_BYTES[device_of(x)], _pictures(x, window, oh * ow))
+    places = strips(n, oh, row_bytes, STRIP_BYTES, _pictures(x, window, oh * ow))
     sums = split(len(places), max(1, -(-len(places) * len(blocks) // PIECES)))
     shape = (groups, o // groups, c // groups, math.prod(window.kernel))
     w = scratch(xp, "sums", (len(sums), *shape), xp.result_type(x, y))
@@ -119,8 +112,8 @@ def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
         outputs = _channels(group, slice(0, o // groups), o // groups)
         inputs = _channels(group, part, c // groups)
         for pictures, rows in places[sums[k]]:
-            columns = _columns(x[pictures, inputs], window, rows, len(target))
-            seen = _side_by_side(y[pictures, outputs, rows], len(target))
+            columns = columns_of(x[pictures, inputs], window, rows, len(target))
+            seen = side_by_side(y[pictures, outputs, rows], len(target))
             left, right = (columns, seen) if wide else (seen, columns)
             total += xp.matmul(left, right.swapaxes(1, 2), out=product)
         target[...] = total
@@ -131,13 +124,34 @@ def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
     return total
 
 
+class Turned(NamedTuple):
+    """The convolution that a transposed one is."""
+
+    weight: Array
+    window: Window
+
+
+def as_convolution(weight: Array, window: Window, groups: int) -> Turned | None:
+    """The transposed convolution as a convolution, where that is possible and faster.
+
+    With a stride of 1 it is one with the filters turned by 180°. It makes columns of x instead of y, which are
+    faster to write than the others to add up, unless they are many more: O > 4 C.
+    """
+    o, c = weight.shape[0], groups * weight.shape[1]
+    border = (window.extent[0] - 1 - window.padding[0], window.extent[1] - 1 - window.padding[1])
+    if window.stride != (1, 1) or min(border) < 0 or o > 4 * c:
+        return None
+    turned = weight.reshape(groups, -1, *weight.shape[1:])[..., ::-1, ::-1].swapaxes(1, 2)
+    return Turned(turned.reshape(c, -1, *window.kernel), replace(window, padding=border))
+
+
 # The pieces
 
 
-def _columns(x: Array, window: Window, rows: slice, groups: int) -> Array:
+def columns_of(x: Array, window: Window, rows: slice, groups: int) -> Array:
     """The columns of n pictures, side by side: (n, C, H, W) → (G, C/G·KH·KW, n·rows·OW)."""
     if window.reads_each_pixel_once:
-        return _side_by_side(x[:, :, rows], groups)
+        return side_by_side(x[:, :, rows], groups)
     n, c = x.shape[:2]
     shape = (c, *window.kernel, n, rows.stop - rows.start, window.places(x.shape[2:])[1])
     columns = scratch(array_module(x), "columns", shape, x.dtype)
@@ -148,12 +162,12 @@ def _columns(x: Array, window: Window, rows: slice, groups: int) -> Array:
 def _pictures(x: Array, window: Window, places: int) -> int:
     """How many to take side by side at most. Of a 1×1 window, one alone needs no copy if it is large."""
     most = ENOUGH_PLACES // max(1, places)
-    if device_of(x) == "gpu" or not window.reads_each_pixel_once:
+    if not window.reads_each_pixel_once:
         most = max(most, -(-len(x) // PIECES))
     return max(1, most)
 
 
-def _side_by_side(x: Array, groups: int) -> Array:
+def side_by_side(x: Array, groups: int) -> Array:
     """(n, C, H, W) → (G, C/G, n·H·W): a view of one picture, a copy of several."""
     n, c, h, w = x.shape
     return x.swapaxes(0, 1).reshape(groups, c // groups, n * h * w)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import functional as F
+from minidl.backend import to_device
 from minidl.functional.dropout import Dropout
 from minidl.operations.draw import Draw
 from minidl.operations.row import Mistake, Operation, zeros
@@ -19,7 +20,7 @@ def _dropped(r: Draw) -> S:
 OPERATIONS = [
     Operation(
         "dropout",
-        lambda x, kept, p: Dropout(kept, p)(x),
+        lambda x, kept, p: Dropout(to_device(kept, x.device), p)(x),
         samples=lambda r: [S(r(2, 4), r.mask(2, 4), p) for p in (0.5, 0.1)],
         drawn=_dropped,
         numpy=lambda x, kept, p: np.where(kept, x / (1 - p), 0).astype(x.dtype),

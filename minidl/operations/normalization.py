@@ -22,8 +22,8 @@ def _batch_norm(
 def _batch_norm_eval(
     x: Tensor, weight: Tensor, bias: Tensor, mean: list[float], var: list[float], **options: Any
 ) -> Tensor:
-    statistics = Tensor(mean, dtype=x.dtype), Tensor(var, dtype=x.dtype)
-    return F.batch_norm(x, *statistics, weight, bias, **options)
+    running_mean, running_var = (Tensor(values, dtype=x.dtype).to(x.device) for values in (mean, var))
+    return F.batch_norm(x, running_mean, running_var, weight, bias, **options)
 
 
 def _normalised(r: Draw) -> S:

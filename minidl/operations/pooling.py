@@ -72,7 +72,7 @@ def _global_mistakes(pool: Callable[..., Any]) -> tuple[Mistake, ...]:
 
 
 def _unpool(x: Tensor, indices: np.ndarray, *args: Any, **options: Any) -> Tensor:
-    return F.max_unpool2d(x, Tensor(indices), *args, **options)
+    return F.max_unpool2d(x, Tensor(indices).to(x.device), *args, **options)
 
 
 def _unpooled(r: Draw) -> S:

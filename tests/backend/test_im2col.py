@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
-import re
 import shutil
 import subprocess
 
@@ -69,65 +67,103 @@ def test_col2im_is_the_transpose_of_im2col(drawn):
     assert (columns * v).sum() == pytest.approx((x * folded).sum(), abs=1e-9)
 
 
+ARRAY = """
+    #include <cstddef>
+    typedef float T;
+    typedef INTEGER integer;
+    template <int ndim> struct Array {  // what CuPy makes of a raw argument
+        char* data;
+        const ptrdiff_t* strides;
+        T& operator[](const ptrdiff_t (&at)[ndim]) const {
+            ptrdiff_t offset = 0;
+            for (int axis = 0; axis < ndim; ++axis) offset += at[axis] * strides[axis];
+            return *reinterpret_cast<T*>(data + offset);
+        }
+    };
+"""
+
+
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """The bodies of the CUDA kernels as C++ functions on arrays that lie in one piece."""
+    """The bodies of the CUDA kernels as C++ functions, for each kind of integer."""
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("needs a C++ compiler")
-    signature = re.sub(r"\bint64\b", "long long", kernels.WINDOW)
-    source = f"""
-        typedef float T;
-        extern "C" void im2col(const T* x, T* out, long long size, long long height, long long width,
-                               long long rows, long long places_w, long long first_row, {signature}) {{
-            for (long long i = 0; i < size; ++i) {{ T& column = out[i]; {kernels.IM2COL} }}
-        }}
-        extern "C" void col2im(const T* columns, T* out, long long size, long long height, long long width,
-                               long long places_h, long long places_w, {signature}) {{
-            for (long long i = 0; i < size; ++i) {{ T& pixel = out[i]; {kernels.COL2IM} }}
-        }}
-    """
     folder = tmp_path_factory.mktemp("kernels")
-    (folder / "kernels.cpp").write_text(source)
-    command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", "kernels.so", "kernels.cpp"]
-    subprocess.run(command, cwd=folder, check=True)
-    return ctypes.CDLL(str(folder / "kernels.so"))
+    libraries = {}
+    for integer in ("int", "long long"):
+        source = ARRAY.replace("INTEGER", integer)
+        for name, axes in (("im2col", (4, 6)), ("col2im", (6, 4))):
+            inputs, output, body = kernels.KERNELS[name]
+            arrays = zip((inputs.split(",")[0], output), axes, strict=True)
+            made = "".join(
+                f"Array<{n}> {(array := raw.split()[-1])} = {{{array}_data, {array}_strides}};"
+                for raw, n in arrays
+            )
+            pointers = [
+                f"char* {a}_data, const ptrdiff_t* {a}_strides"
+                for a in (inputs.split(",")[0].split()[-1], output.split()[-1])
+            ]
+            numbers = inputs.partition(",")[2]
+            source += f"""
+                extern "C" void {name}({", ".join(pointers)}, ptrdiff_t size, {numbers}) {{
+                    {made}
+                    for (ptrdiff_t i = 0; i < size; ++i) {{ {body} }}
+                }}
+            """
+        stem = integer.replace(" ", "_")
+        (folder / f"{stem}.cpp").write_text(source)
+        command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", f"{stem}.so", f"{stem}.cpp"]
+        subprocess.run(command, cwd=folder, check=True)
+        libraries[integer] = ctypes.CDLL(str(folder / f"{stem}.so"))
+    return libraries
 
 
 class CompiledKernels:
     """What CuPy offers the kernels: ElementwiseKernel, with the body compiled for this processor."""
 
-    def __init__(self, library):
-        self.library = library
+    def __init__(self, libraries):
+        self.libraries = libraries
 
-    def ElementwiseKernel(self, inputs, output, body, name):
-        function = getattr(self.library, name.removeprefix("minidl_"))
-        assert inputs.count(",") == {"im2col": 13, "col2im": 12}[name.removeprefix("minidl_")]
+    def ElementwiseKernel(self, inputs, output, body, name, preamble):
+        integer = preamble.removeprefix("typedef ").removesuffix(" integer;")
+        function = getattr(self.libraries[integer], name.removeprefix("minidl_"))
+        number = {"int": ctypes.c_int, "long long": ctypes.c_longlong}[integer]
+        assert inputs.count({"int": "int32", "long long": "int64"}[integer]) == inputs.count(",")
         function.restype = None
 
-        def call(array, *numbers_and_out):
+        def call(array, *numbers_and_out, size):
             *numbers, out = numbers_and_out
-            array, result = np.ascontiguousarray(array), np.empty(out.shape, out.dtype)
-            arguments = [ctypes.c_longlong(number) for number in (math.prod(out.shape), *numbers)]
-            function(ctypes.c_void_p(array.ctypes.data), ctypes.c_void_p(result.ctypes.data), *arguments)
-            out[...] = result
-            return out
+            assert len(numbers) == inputs.count(",")
+            function(
+                *self.pointers(array), *self.pointers(out), ctypes.c_ssize_t(size), *map(number, numbers)
+            )
 
         return call
 
+    @staticmethod
+    def pointers(array):
+        return ctypes.c_void_p(array.ctypes.data), (ctypes.c_ssize_t * array.ndim)(*array.strides)
 
-@settings(max_examples=150)
+
+@pytest.mark.parametrize("integer", ["int", "long long"])
+@settings(max_examples=100)
 @given(drawn=pictures())
-def test_kernel_bodies_compute_what_their_twins_do(compiled, drawn):
+def test_kernel_bodies_compute_what_their_twins_do(compiled, integer, drawn):
     x, window, rows = drawn
-    twin = im2col(x, window, rows)
-    whole = im2col(x, window)
+    twin, whole = im2col(x, window, rows), im2col(x, window)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "array_module", lambda _: CompiledKernels(compiled))
-        found = kernels.im2col(x, window, rows.start, np.empty_like(twin))
-        folded = kernels.col2im(whole, window, np.empty_like(x))
-    np.testing.assert_array_equal(found, twin)
-    np.testing.assert_array_equal(folded, col2im(whole, window, x.shape[2:]))
+        patch.setattr(kernels, "_integer", lambda threads: integer)
+        for view in (lambda x: x, lambda x: x[:, ::-1], lambda x: x.swapaxes(0, 1)):
+            found = view(np.empty_like(view(twin)))
+            np.testing.assert_array_equal(
+                kernels.im2col(view(np.ascontiguousarray(view(x))), window, rows.start, found), twin
+            )
+            folded = kernels.col2im(
+                view(np.ascontiguousarray(view(whole))), window, view(np.empty_like(view(x)))
+            )
+            np.testing.assert_array_equal(folded, col2im(whole, window, x.shape[2:]))
 
 
 @pytest.mark.gpu

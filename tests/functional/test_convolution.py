@@ -169,7 +169,7 @@ def test_every_way_to_cut_strips_gives_the_same(monkeypatch, strip_bytes, enough
     monkeypatch.setattr(convolution, "_chosen", "strips")
     arrays = small_network_layer("float64")
     expected = all_three(*arrays, padding=1, stride=stride)
-    monkeypatch.setitem(strip_conv.STRIP_BYTES, "cpu", strip_bytes)
+    monkeypatch.setattr(strip_conv, "STRIP_BYTES", strip_bytes)
     monkeypatch.setattr(strip_conv, "ENOUGH_PLACES", enough_places)
     for found, whole in zip(all_three(*arrays, padding=1, stride=stride), expected, strict=True):
         np.testing.assert_allclose(found, whole, atol=1e-11)
@@ -209,7 +209,7 @@ def test_more_channels_than_a_block_gives_the_numbers_of_the_plain_way(monkeypat
 def test_results_do_not_depend_on_threads(monkeypatch, groups, stride):
     pytest.importorskip("threadpoolctl")
     monkeypatch.setattr(convolution, "_chosen", "strips")
-    monkeypatch.setitem(strip_conv.STRIP_BYTES, "cpu", 20000)
+    monkeypatch.setattr(strip_conv, "STRIP_BYTES", 20000)
     x, weight, bias = small_network_layer(pictures=17)
     weight = weight[:, : 12 // groups]
     before, runs = get_num_threads(), []
