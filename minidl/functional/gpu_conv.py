@@ -1,7 +1,7 @@
 """The convolution of `im2col_conv.py` on the GPU: as many pictures at a time as there is room for.
 
-A GPU wants few, large products. The columns of all those pictures stand side by side, so that a convolution is
-one product of two matrices (with groups, G of them), which cuBLAS takes transposed without a copy:
+A GPU wants few, large products. The columns of all those pictures stand side by side, so a convolution is one
+product of two matrices (with groups, G of them), which cuBLAS takes transposed without a copy:
 
     y = W · columns        ∂L/∂w = Σ ∂L/∂y · columnsᵀ        ∂L/∂x = col2im(Wᵀ · ∂L/∂y)
 

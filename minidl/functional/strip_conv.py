@@ -134,8 +134,8 @@ class Turned(NamedTuple):
 def as_convolution(weight: Array, window: Window, groups: int) -> Turned | None:
     """The transposed convolution as a convolution, where that is possible and faster.
 
-    With a stride of 1 it is one with the filters turned by 180°. It makes columns of x instead of y, which are
-    faster to write than the others to add up, unless they are many more: O > 4 C.
+    With a stride of 1 it is one with the filters turned by 180°. It makes columns of x instead of y, which is
+    faster than to add up those of y, unless they are many more: O > 4 C.
     """
     o, c = weight.shape[0], groups * weight.shape[1]
     border = (window.extent[0] - 1 - window.padding[0], window.extent[1] - 1 - window.padding[1])

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
-from minidl.backend import Array, as_numpy, to_device
-from minidl.errors import GradientError, WeightsError
+from minidl.backend import Array, as_numpy, device_of, to_device
+from minidl.errors import DeviceError, GradientError, WeightsError
 from minidl.lazy import LazyProduct
 from minidl.nn import Module
 from minidl.nn.parameter import zero_grad
@@ -112,7 +112,9 @@ class Optimizer(ABC):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self.update(p.data, self._gradient(p.grad), self.state.setdefault(p, {}), group)
+                    state = self.state.setdefault(p, {})
+                    _check_device(p, state)
+                    self.update(p.data, self._gradient(p.grad), state, group)
                     p.increment_version()
                     moved = True
         if not moved:
@@ -185,3 +187,12 @@ class Optimizer(ABC):
         for group, options in zip(self.param_groups, saved, strict=True):
             group.update({name: value for name, value in options.items() if name != "params"})
         self.state = state
+
+
+def _check_device(p: Tensor, state: dict[str, Any]) -> None:
+    """Raise DeviceError if the parameter moved since its state was made."""
+    for device in {device_of(value) for value in state.values() if hasattr(value, "shape")} - {p.device}:
+        raise DeviceError(
+            f"the state of a parameter of shape {p.shape} is on {device}, the parameter on {p.device}: make "
+            "the optimizer after model.to(), or optimizer.load_state_dict(optimizer.state_dict())"
+        )

@@ -13,7 +13,7 @@ from minidl.backend import gpu_unavailable
 from minidl.functional.activation import Softmax
 from minidl.operations import OPERATIONS, checks
 
-EXAMPLES = 60  # of each row
+EXAMPLES, GPU_EXAMPLES = 60, 15  # of each row; CuPy compiles a kernel for each kind of array
 WITH_MANY_OPTIONS = ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "getitem", "cross_entropy")
 found: set[tuple[str, ...]] = set()  # every (operation, sample, dtype, layout) that was checked
 
@@ -43,7 +43,7 @@ def test_the_gpu_computes_the_same(name):
     if reason := gpu_unavailable():
         pytest.skip(reason)
 
-    @settings(max_examples=EXAMPLES)
+    @settings(max_examples=GPU_EXAMPLES)
     @given(case=cases(name))
     def run(case):
         checks.check_gpu(case.row, case.sample)

@@ -1,0 +1,640 @@
+"""What users do, on the GPU: it gives what the CPU gives. Single operations: see tests/functional."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+
+import numpy as np
+import pytest
+
+import minidl as dl
+from minidl import Tensor, nn
+from minidl import functional as F
+from minidl.backend import as_numpy, device_of, gpu_unavailable, memory, products, to_device
+from minidl.backend.im2col import Window, col2im, im2col
+from minidl.cli import main
+from minidl.data import DataLoader, TensorDataset
+from minidl.errors import AnomalyError, DeviceError, GradientError
+from minidl.functional import gpu_conv, im2col_conv
+from minidl.lazy import LazyProduct
+from minidl.models import VGG
+from minidl.nn.summary import summary
+from minidl.optim import SGD, Adam, AdamW, OneCycleLR, RMSprop, StepLR, clip_grad_norm_
+from minidl.training.checkpoint import load_checkpoint, save_checkpoint
+from minidl.training.fit import fit
+from minidl.training.interrupt import Interrupted
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _gpu():
+    if reason := gpu_unavailable():
+        pytest.skip(reason)
+
+
+def network(batch_norm=True, dropout=0.0):
+    """A VGG with everything in it, for 16 × 16 pixels and three classes."""
+    dl.seed(0)
+    return VGG([[8, 8], [16]], [32], 3, pooled=4, batch_norm=batch_norm, dropout=dropout)
+
+
+def pictures(count=4, size=16):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((count, 3, size, size)).astype(np.float32)
+    return Tensor(x), Tensor(rng.integers(0, 3, count))
+
+
+def both(model):
+    """The model, and a copy of it on the GPU."""
+    return (model, "cpu"), (copy.deepcopy(model).to("gpu"), "gpu")
+
+
+def assert_close(found, expected, tolerance=1e-4):
+    """‖found − expected‖ ≤ tolerance · ‖expected‖, which is 0 for what batch norm takes away: there 0.01."""
+    found, expected = (x.numpy() if isinstance(x, Tensor) else as_numpy(x) for x in (found, expected))
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    assert np.linalg.norm(found - expected) <= tolerance * max(float(np.linalg.norm(expected)), 1e-2)
+
+
+def assert_same_state(one, other, tolerance=1e-4):
+    one, other = one.state_dict(), other.state_dict()
+    assert list(one) == list(other)
+    for name in one:
+        assert_close(one[name], other[name], tolerance)
+
+
+# Tensors
+
+
+def test_a_tensor_says_where_it_is():
+    x = Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True).to("gpu")
+    assert (x.device, x.shape, x.dtype, x.requires_grad, x.is_leaf) == ("gpu", (2, 2), np.float32, True, True)
+    assert x.to("gpu") is x
+    assert x.to("cpu").device == "cpu"
+    text = "Tensor([[1., 2.],\n        [3., 4.]], device='gpu', requires_grad=True)"
+    assert repr(x) == text
+    assert repr(x * 2.0) == "Tensor([[2., 4.],\n        [6., 8.]], device='gpu', grad_fn=<Multiply>)"
+    assert " · gpu · min 1, mean 2.5, max 4" in x._repr_html_()
+    assert x.tolist() == [[1, 2], [3, 4]]
+    assert x[1, 0].item() == 3
+    assert (float(x[0, 0]), int(x[0, 1]), bool(x[0, 0] > 0), len(x)) == (1.0, 2, True, 2)
+    assert [row.tolist() for row in x] == [[1, 2], [3, 4]]
+    assert isinstance(x.numpy(), np.ndarray)
+    assert np.asarray(x).tolist() == [[1, 2], [3, 4]]
+
+
+def test_numbers_lists_and_numpy_arrays_come_along():
+    x = Tensor([1.0, 2.0]).to("gpu")
+    for y in (x + 1, 1 + x, x + np.ones(2, np.float32), np.ones(2, np.float32) + x):
+        assert (y.device, y.dtype, y.tolist()) == ("gpu", np.float32, [2, 3])
+    x[0] = 5.0
+    x[np.array([1])] = np.array([7.0], np.float32)
+    x += 1
+    assert x.tolist() == [6, 8]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "int64", "uint8", "bool"])
+def test_every_type(dtype):
+    here = Tensor(np.array([[0, 1, 2], [3, 1, 0]]).astype(dtype))
+    there = here.to("gpu")
+    for f in (
+        lambda x: x + x,
+        lambda x: x * 2,
+        lambda x: x.sum(),
+        lambda x: x.sum(axis=0),
+        lambda x: x.max(axis=1),
+        lambda x: x == x,
+        lambda x: x > 1,
+        lambda x: x / 2,
+        lambda x: x.mean(),
+        lambda x: x.T.reshape(6),
+        lambda x: x.astype("float32").exp(),
+        lambda x: x[:, ::-1],
+        lambda x: x.argmax(axis=1),
+        lambda x: F.concatenate([x, x]),
+        lambda x: x @ x.T if x.dtype.kind == "f" else x,
+        lambda x: F.softmax(x) if x.dtype.kind == "f" else x,
+    ):
+        y, z = f(here), f(there)
+        assert (z.device, z.dtype, z.shape) == ("gpu", y.dtype, y.shape)
+        np.testing.assert_allclose(z.numpy(), y.numpy(), rtol=2e-3 if dtype == "float16" else 1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_network_in_another_type(dtype):
+    model, (x, y) = network(batch_norm=False), pictures()
+    found = []
+    for net, device in both(model.astype("float64")):
+        net.astype(dtype if device == "gpu" else "float64")
+        loss = F.cross_entropy(net(Tensor(x.data.astype(dtype)).to(device)), y.to(device))
+        loss.backward()
+        found.append([loss, *(p.grad for p in net.parameters())])
+    assert {z.dtype for z in found[1]} == {np.dtype(dtype)}
+    for z, expected in zip(found[1], found[0], strict=True):
+        assert_close(z.astype("float64"), expected.astype("float64"), 2e-2 if dtype == "float16" else 1e-10)
+
+
+def test_empty_arrays():
+    x = Tensor(np.zeros((0, 3, 8, 8), np.float32), requires_grad=True).to("gpu")
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2))
+    y = model.to("gpu")(x)
+    assert (y.shape, y.device) == ((0, 2), "gpu")
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+def test_arrays_that_do_not_lie_in_one_piece():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 12, 10, 6)).astype(np.float32)
+    w = rng.standard_normal((4, 6, 3, 3)).astype(np.float32)
+    views = (
+        lambda x: x[:, ::2],
+        lambda x: x[:, 6:][:, :, ::-1, ::-1],
+        lambda x: x.swapaxes(2, 3)[:, :6],
+        lambda x: x[:1, :6].repeat(3, 0)[::2],
+    )
+    for view in views:
+        here = Tensor(view(x), requires_grad=True), Tensor(w, requires_grad=True)
+        there = Tensor(view(to_device(x, "gpu")), requires_grad=True), Tensor(w, requires_grad=True).to("gpu")
+        for a, b in (here, there):
+            y = F.max_pool2d(F.relu(F.conv2d(a, b, padding=1)), 2)
+            (y * y).sum().backward()
+        for z, expected in zip(there, here, strict=True):
+            assert_close(z.grad, expected.grad)
+
+
+# Tensors of two devices: one line that says what to do
+
+
+def zeros(*shape):
+    return Tensor(np.zeros(shape, np.float32))
+
+
+def here_and_there():
+    return Tensor([[1.0, 2.0]], requires_grad=True), Tensor([[1.0, 2.0]], requires_grad=True).to("gpu")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda a, b: a + b, "Add"),
+        (lambda a, b: b * a, "Multiply"),
+        (lambda a, b: a / b, "Divide"),
+        (lambda a, b: a**b, "Power"),
+        (lambda a, b: a @ b.T, "MatMul"),
+        (lambda a, b: b @ a.T, "MatMul"),
+        (lambda a, b: F.maximum(a, b), "Maximum"),
+        (lambda a, b: a < b, "less"),
+        (lambda a, b: b == a, "equal"),
+        (lambda a, b: F.concatenate([a, b]), "Concatenate"),
+        (lambda a, b: F.where(a > 0, b, b), "Where"),
+        (lambda a, b: F.linear(a, b), "Linear"),
+        (lambda a, b: F.linear(b, a), "Linear"),
+        (lambda a, b: F.mse_loss(a, b.detach()), "Subtract"),
+        (lambda a, b: F.cross_entropy(b, Tensor([1])), "the loss"),
+        (lambda a, b: F.cross_entropy(a, Tensor([1]).to("gpu")), "the loss"),
+        (lambda a, b: F.cross_entropy(b, [1], weight=Tensor([1.0, 2.0])), "the loss"),
+        (lambda a, b: nn.Conv2d(1, 2, 3)(zeros(1, 1, 8, 8).to("gpu")), "Conv2d"),
+        (lambda a, b: nn.Conv2d(1, 2, 3).to("gpu")(zeros(1, 1, 8, 8)), "Conv2d"),
+        (lambda a, b: nn.Conv2d(32, 32, 3).to("gpu")(zeros(4, 32, 32, 32)), "Conv2d"),
+        (lambda a, b: nn.BatchNorm1d(2).to("gpu")(a[[0, 0]]), "BatchNorm"),
+    ],
+)
+def test_mixed_devices_are_named(call, name):
+    with pytest.raises(DeviceError) as caught:
+        call(*here_and_there())
+    message = str(caught.value)
+    assert message.startswith(f"{name} got tensors of two devices: ")
+    assert (" on cpu" in message, " on gpu" in message) == (True, True)
+    assert message.endswith(". Use .to()")
+    assert "\n" not in message
+
+
+def test_what_was_computed_does_not_move():
+    with pytest.raises(GradientError, match="cannot move: move its inputs"):
+        (here_and_there()[1] * 2.0).to("cpu")
+
+
+def test_an_optimizer_that_was_left_behind_says_so():
+    model, (x, y) = nn.Linear(3, 3), pictures()
+    optimizer = Adam(model.parameters())
+    F.cross_entropy(model(x[:, :, 0, 0]), y).backward()
+    optimizer.step()
+    model.to("gpu")
+    message = (
+        r"the state of a parameter of shape \(3, 3\) is on cpu, the parameter on gpu: make the optimizer "
+    )
+    with pytest.raises(DeviceError, match=message):
+        optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())  # the fix that it names
+    optimizer.step()
+
+
+# Networks
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_forward_and_backward(batch_norm):
+    x, y = pictures()
+    (model, _), (twin, _) = both(network(batch_norm))
+    for net in (model, twin):
+        device = next(net.parameters()).device
+        loss = F.cross_entropy(net(x.to(device)), y.to(device))
+        loss.backward()
+        assert loss.device == device
+    assert {p.grad.device for p in twin.parameters()} == {"gpu"}
+    for found, expected in zip(twin.parameters(), model.parameters(), strict=True):
+        assert_close(found.grad, expected.grad, 1e-3)
+    assert_same_state(twin, model)
+    model.eval(), twin.eval()
+    with dl.no_grad():
+        assert_close(twin(x.to("gpu")), model(x))  # Conv2d and ReLU in one pass
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: SGD(p, 0.05),
+    "momentum": lambda p: SGD(p, 0.05, momentum=0.9, weight_decay=1e-3),
+    "nesterov": lambda p: SGD(p, 0.05, momentum=0.9, nesterov=True),
+    "adam": lambda p: Adam(p, 1e-3, weight_decay=1e-3),
+    "adamw": lambda p: AdamW(p, 1e-3),
+    "rmsprop": lambda p: RMSprop(p, 1e-3, momentum=0.9, centered=True),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_clipping_and_schedules(name):
+    """The gradients are given: Adam divides by small ones, and a rounding error would become a step."""
+    (model, _), (twin, _) = both(nn.Sequential(nn.Linear(30, 20), nn.Linear(20, 7)))
+    for net in (model, twin):
+        device = next(net.parameters()).device
+        optimizer = OPTIMIZERS[name](net.parameters())
+        schedule = OneCycleLR(optimizer, 0.05, total_steps=8) if name == "momentum" else StepLR(optimizer, 3)
+        rng = np.random.default_rng(0)
+        for _ in range(6):
+            for p in net.parameters():
+                p.grad = Tensor(rng.standard_normal(p.shape).astype(np.float32)).to(device)
+            clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+        remembered = [a for state in optimizer.state.values() for a in state.values() if hasattr(a, "shape")]
+        assert {device_of(array) for array in remembered} <= {device}
+    assert_same_state(twin, model, 1e-5)
+
+
+def test_a_wide_dense_layers_gradient_waits_as_its_factors():
+    """Large enough to be a LazyProduct, and to be moved block by block."""
+    rng = np.random.default_rng(0)
+    x = Tensor(rng.standard_normal((4, 2048)).astype(np.float32))
+    (model, _), (twin, _) = both(nn.Linear(2048, 4096))
+    for net in (model, twin):
+        device = next(net.parameters()).device
+        optimizer = SGD(net.parameters(), 0.1, momentum=0.9)
+        for step in range(2):
+            optimizer.zero_grad()
+            (net(x.to(device)) ** 2.0).mean().backward()
+            assert type(net.weight.grad) is LazyProduct
+            if step:
+                clip_grad_norm_(net.parameters(), 0.1)  # looks at it as a whole
+            optimizer.step()
+    assert_same_state(twin, model, 1e-5)
+
+
+@pytest.mark.parametrize("pieces", [{"cpu": 1 << 21, "gpu": 1000}])
+def test_products_in_pieces(monkeypatch, pieces):
+    monkeypatch.setattr(products, "PIECE", pieces)
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((50, 3), (3, 40)))
+    product = products.Product(to_device(x, "gpu"), to_device(y, "gpu"))
+    assert len(product.pieces()) > 1
+    assert_close(product.whole(), x @ y, 1e-6)
+
+
+def test_training_is_the_cpus_training():
+    (model, _), (twin, _) = both(network(dropout=0.5))
+    x, y = pictures(12)
+    losses = []
+    for net in (model, twin):
+        device = next(net.parameters()).device
+        dl.seed(1)  # the same dropout masks
+        optimizer = SGD(net.parameters(), 0.02, momentum=0.9)
+        loader = DataLoader(TensorDataset(x.data, y.data), 4, shuffle=True, generator=3)
+        losses.append(fit(net, loader, loader, optimizer=optimizer, epochs=2).rows[-1]["train_loss"])
+        assert {p.device for p in net.parameters()} == {device}
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert_same_state(twin, model, 1e-2)
+
+
+def test_results_repeat_bit_by_bit():
+    (model, _), (twin, _) = ((network().to("gpu"), "gpu") for _ in range(2))
+    x, y = pictures(8)
+    for net in (model, twin):
+        optimizer = SGD(net.parameters(), 0.05, momentum=0.9)
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x.to("gpu")), y.to("gpu")).backward()
+            optimizer.step()
+    for (name, one), other in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+def test_dropout():
+    x = Tensor(np.ones((64, 64), np.float32), requires_grad=True)
+    layer = nn.Dropout(0.25)
+    dl.seed(3)
+    here = layer(x)
+    dl.seed(3)
+    there = layer(x.to("gpu"))
+    np.testing.assert_array_equal(there.numpy(), here.numpy())
+    assert layer.eval()(there) is there
+
+
+def test_memory_stays_flat():
+    import cupy
+
+    model, (x, y) = network(dropout=0.5).to("gpu"), pictures(8)
+    x, y = x.to("gpu"), y.to("gpu")
+    optimizer = Adam(model.parameters())
+    pool, used = cupy.get_default_memory_pool(), []
+    gc.collect()
+    gc.disable()  # the graph needs no garbage collector
+    try:
+        for step in range(100):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            del loss
+            if step in (20, 99):
+                used.append((pool.used_bytes(), pool.total_bytes()))
+    finally:
+        gc.enable()
+    assert used[1] == used[0]
+
+
+# Convolutions
+
+
+@pytest.mark.parametrize("strip_bytes", [1, 3000, 1 << 28])
+@pytest.mark.parametrize(
+    ("window", "groups"),
+    [
+        (Window((3, 3), padding=(1, 1)), 1),
+        (Window((3, 3), padding=(1, 1)), 2),
+        (Window((3, 2), (2, 1), (1, 0), (1, 2)), 1),
+        (Window((2, 2), (3, 3)), 4),
+        (Window((1, 1)), 1),
+        (Window((1, 1), (2, 2), (1, 1)), 2),
+    ],
+    ids=str,
+)
+def test_every_way_to_cut_a_convolution(monkeypatch, window, groups, strip_bytes):
+    monkeypatch.setattr(gpu_conv, "STRIP_BYTES", strip_bytes)
+    rng = np.random.default_rng(0)
+    shapes, size = ((5, 4, 9, 8), (8, 4 // groups, *window.kernel), 8), (9, 8)
+    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    y = im2col_conv.conv2d(x, w, b, window, groups, relu=True)
+    there = [to_device(a, "gpu") for a in (x, w, b)]
+    assert_close(gpu_conv.conv2d(*there, window, groups, relu=True), y)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    there[0:1] = there[0], to_device(dy, "gpu")
+    dx = im2col_conv.conv_transpose2d(dy, w, b[:4], window, groups, size)
+    assert_close(gpu_conv.conv_transpose2d(*there[1:3], there[3][:4], window, groups, size), dx)
+    dw = im2col_conv.conv_weight(x, dy, window, groups)
+    assert_close(gpu_conv.conv_weight(*there[:2], window, groups), dw)
+
+
+def test_the_plain_convolution_is_one_switch_away():
+    x, _ = pictures()
+    model = network(batch_norm=False).eval()
+    expected = model(x)
+    model.to("gpu")
+    before = dl.conv_algorithm()
+    try:
+        for name in ("im2col", "strips", "rows", "winograd", "auto"):
+            dl.conv_algorithm(name)
+            assert_close(model(x.to("gpu")), expected)
+    finally:
+        dl.conv_algorithm(before)
+
+
+def test_kernels_with_64_bit_integers_compute_the_same(monkeypatch):
+    from minidl.backend import kernels
+
+    x = to_device(np.random.default_rng(0).standard_normal((2, 3, 7, 6)).astype(np.float32), "gpu")
+    window = Window((3, 2), (2, 1), (1, 1), (1, 2))
+    columns = im2col(x, window)
+    folded = col2im(columns, window, (7, 6))
+    monkeypatch.setattr(kernels, "_integer", lambda threads: "long long")
+    np.testing.assert_array_equal(as_numpy(im2col(x, window)), as_numpy(columns))
+    np.testing.assert_array_equal(as_numpy(col2im(columns, window, (7, 6))), as_numpy(folded))
+
+
+def test_more_elements_than_32_bits_can_count():
+    """2³¹ + 2²⁴ columns, of float16: indices that overflow would read or write elsewhere."""
+    import cupy
+
+    free, _ = cupy.cuda.Device().mem_info
+    if free < 16 << 30:
+        pytest.skip("needs 16 GB of GPU memory")
+    x = cupy.zeros((1, 129, 4096, 4096), cupy.float16)  # 2.16 · 10⁹ pixels
+    x[0, -1] = cupy.arange(4096).astype(cupy.float16)
+    columns = im2col(x, Window((1, 1), padding=(0, 0)))
+    assert columns.size > 2**31
+    assert bool((columns[0, -1, 0, 0] == x[0, -1]).all())
+    assert not bool(columns[0, :2].any())
+    folded = col2im(columns, Window((1, 1)), (4096, 4096), out=x)
+    assert bool((folded[0, -1, 7] == cupy.arange(4096).astype(cupy.float16)).all())
+    y = F.relu(Tensor(columns.reshape(-1)))
+    assert (y[-1].item(), y[0].item(), y[4097].item()) == (x[0, -1, -1, -1].item(), 0, 0)
+    del x, columns, folded, y
+    cupy.get_default_memory_pool().free_all_blocks()
+
+
+# Gradients, and what is told of them
+
+
+def test_gradcheck():
+    rng = np.random.default_rng(0)
+    x, w = (to_device(rng.standard_normal(shape), "gpu") for shape in ((2, 3, 5, 5), (4, 3, 3, 3)))
+    result = dl.gradcheck(lambda x, w: F.conv2d(x, w, padding=1).tanh(), Tensor(x), Tensor(w), order=2)
+    assert result, str(result)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(36, 2))
+    result = dl.gradcheck(model.to("gpu"), Tensor(x))
+    assert result, str(result)
+
+
+class WrongTanh(dl.Function):
+    """Its backward forgets the square."""
+
+    def forward(self, x):
+        from minidl.backend import array_module
+
+        y = array_module(x).tanh(x)
+        self.save(output=y)
+        return y
+
+    def backward(self, dy):
+        (y,) = self.saved
+        return dy * (1.0 - y)
+
+
+def test_a_wrong_gradient_is_diagnosed():
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    here, there = (dl.gradcheck(WrongTanh, Tensor(to_device(x, device))) for device in ("cpu", "gpu"))
+    assert not there
+    first = lambda result: [(c.name, c.wrong, c.cause) for c in result.checks]  # noqa: E731
+    assert first(there) == first(here)
+
+
+def test_explain_draw_and_summary():
+    told = []
+    for device in ("cpu", "gpu"):
+        a, b = (Tensor(value, requires_grad=True).to(device) for value in (2.0, [1.0, -3.0]))
+        c = F.relu(a * b) + 1.0
+        loss = (c * c).sum()
+        told.append((str(dl.explain(loss)), str(dl.draw(loss))))
+        loss.backward()
+    assert told[0] == told[1]
+    model = network()
+    here = str(summary(model, (3, 16, 16)))
+    assert str(summary(model.to("gpu"), (3, 16, 16))) == here
+    x, y = pictures()
+    loss = F.cross_entropy(model(x.to("gpu")), y.to("gpu"))
+    assert "conv1_1" in str(dl.explain(loss, depth=None))
+    assert "19 operations, 10,363 parameters that learn" in str(dl.draw(loss))
+
+
+def test_anomaly_mode_names_the_operation():
+    x = Tensor([1.0, -1.0], requires_grad=True).to("gpu")
+    message = r"Log made 1 NaN in its output of shape \(2,\): x from -1 to 1"
+    with dl.detect_anomaly(), pytest.raises(AnomalyError, match=message):
+        x.log()
+
+
+# State, checkpoints, runs
+
+
+def test_a_state_dict_crosses_the_devices():
+    (model, _), (twin, _) = both(network())
+    state = twin.state_dict()
+    assert {type(array) for array in state.values()} == {np.ndarray}
+    dl.seed(9)
+    for target in (VGG(**model.config), VGG(**model.config).to("gpu")):
+        target.load_state_dict(state)
+        assert_same_state(target, model, 0)
+    twin.to("cpu")
+    assert {t.device for t in [*twin.parameters(), *twin.buffers()]} == {"cpu"}
+    parameter = next(twin.parameters())
+    assert next(twin.to("gpu").parameters()) is parameter
+
+
+@pytest.mark.parametrize("devices", [("cpu", "gpu"), ("gpu", "cpu"), ("gpu", "gpu")])
+def test_a_checkpoint_crosses_the_devices(tmp_path, devices):
+    pytest.importorskip("safetensors")
+    x, y = pictures()
+
+    def step(model, optimizer, device):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x.to(device)), y.to(device)).backward()
+        optimizer.step()
+
+    first, second = devices
+    model = network().to(first)
+    optimizer = SGD(model.parameters(), 0.01, momentum=0.9)
+    step(model, optimizer, first)
+    save_checkpoint(tmp_path / "c.safetensors", model, optimizer)
+    other = VGG(**model.config).to(second)
+    resumed = SGD(other.parameters(), 0.01, momentum=0.9)
+    load_checkpoint(tmp_path / "c.safetensors", other, resumed)
+    assert_same_state(other, model, 0)
+    step(model, optimizer, first)
+    step(other, resumed, second)
+    assert_same_state(other, model, 1e-3)
+
+
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path):
+    pytest.importorskip("safetensors")
+    import signal
+
+    x, y = pictures(12)
+
+    class StopAt:
+        def __init__(self, loader, batch):
+            self.loader, self.left = loader, batch
+            self.seed, self.set_epoch = loader.seed, loader.set_epoch
+
+        def __len__(self):
+            return len(self.loader)
+
+        def __iter__(self):
+            for item in self.loader:
+                self.left -= 1
+                if self.left == 0:
+                    signal.raise_signal(signal.SIGINT)
+                yield item
+
+    def run(folder, stop=None, resume=False):
+        model = network(dropout=0.5).to("gpu")
+        optimizer = Adam(model.parameters(), 1e-3)
+        schedule = OneCycleLR(optimizer, 1e-2, total_steps=9)
+        loader = DataLoader(TensorDataset(x.data, y.data), 4, shuffle=True, generator=3)
+        loader = loader if stop is None else StopAt(loader, stop)
+        fit(model, loader, optimizer=optimizer, epochs=3, schedule=schedule, folder=folder, resume=resume)
+        return model.state_dict()
+
+    expected = run(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(tmp_path / "part", stop=5)
+    found = run(tmp_path / "part", resume=True)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*arguments):
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert status == 0, err
+        return out
+
+    return call
+
+
+@pytest.mark.parametrize("train", ["last", "dense", "all"])
+def test_finetune_evaluate_and_predict(run, drawn_folder, tiny_vgg, home, tmp_path, train):
+    out = {}
+    for device in ("gpu", "cpu"):
+        options = ["--weights", tiny_vgg, "--train", train, "--epochs", 2, "--device", device]
+        run("finetune", drawn_folder, *options, "--out", tmp_path / device)
+        rows = json.loads((tmp_path / device / "history.json").read_text())
+        rows = rows["rows"] if isinstance(rows, dict) else rows
+        out[device] = [(row["train_loss"], row["valid_loss"]) for row in rows]
+        if train != "all":
+            assert len(list((home / "features").iterdir())) == 2  # computed once, for both devices
+    np.testing.assert_allclose(out["gpu"], out["cpu"], rtol=1e-2)
+    pictures = sorted((drawn_folder / "valid").rglob("*.*"))[:3]
+    said = [run("predict", tmp_path / "gpu", *pictures, "--device", device) for device in ("gpu", "cpu")]
+    assert [line.split("\t")[:2] for line in said[0].splitlines()] == [
+        line.split("\t")[:2] for line in said[1].splitlines()
+    ]
+    said = [run("evaluate", tmp_path / "gpu", drawn_folder / "valid", "--device", d) for d in ("gpu", "cpu")]
+    assert said[0].split()[:2] == said[1].split()[:2]
+
+
+def test_train_from_scratch(run, drawn_folder, tmp_path):
+    run("train", drawn_folder, "--size", 16, "--epochs", 1, "--device", "gpu", "--out", tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_no_memory_of_the_cpu_is_lent_to_the_gpu():
+    import cupy
+
+    lent = [block.memory for block in memory.Loan.arena.blocks]
+    x = memory.empty(cupy, (1 << 20,), np.float32)
+    assert (device_of(x), x.nbytes) == ("gpu", 4 << 20)
+    assert [block.memory for block in memory.Loan.arena.blocks] == lent
