@@ -16,6 +16,7 @@ from benchmarks import (
     convolution,
     engine,
     finetuning,
+    gpu,
     layers,
     memory,
     networks,
@@ -36,6 +37,7 @@ SECTIONS: dict[str, tuple[str, Callable[[int, int, bool], dict[str, Any]]]] = {
     "optimizer": ("The optimizer", optimizer.run),
     "memory": ("Peak memory", memory.run),
     "finetuning": ("Fine-tuning, the whole job", finetuning.run),
+    "gpu": ("On the GPU", gpu.run),
     "scaling-depth": ("Scaling with the depth of the graph", scaling.depth),
     "scaling-batch": ("Scaling with the size of the batch", scaling.batch),
     "scaling-size": ("Scaling with the size of the pictures", scaling.size),
@@ -56,7 +58,7 @@ def main() -> None:
         parser.error(f"no section called {', '.join(unknown)}: there are {', '.join(SECTIONS)}")
     batch, repetitions = (2, 1) if arguments.quick else (arguments.batch, arguments.repetitions)
 
-    machine = describe_machine()
+    machine = describe_machine() | (gpu.describe() if "gpu" in (arguments.names or SECTIONS) else {})
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     results: dict[str, dict[str, Any]] = {}
     for name in arguments.names or SECTIONS:

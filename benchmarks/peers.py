@@ -82,7 +82,8 @@ def torch_step(
     import torch
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer, labels = torch.optim.SGD(parameters, lr=lr, momentum=0.9), torch.from_numpy(y)
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9)
+    labels = torch.from_numpy(y).to(x.device)
 
     def step() -> float:
         loss = torch.nn.functional.cross_entropy(model(x), labels)
