@@ -103,7 +103,12 @@ def _in_one_pass(module: Module, following: Module, x: Any) -> bool:
 
 def _in_either_order(module: Module, following: Module) -> bool:
     """Whether a ReLU may come after the max-pooling behind it."""
-    return type(module) is ReLU and type(following) is MaxPool2d and _nobody_asks(module, following)
+    return (
+        type(module) is ReLU
+        and type(following) is MaxPool2d
+        and following.dilation in (1, (1, 1))  # with gaps a window may see nothing but the border, −∞
+        and _nobody_asks(module, following)
+    )
 
 
 def _nobody_asks(module: Module, following: Module) -> bool:

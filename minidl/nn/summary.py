@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from minidl.backend import Array, get_rng_state, set_rng_state
 from minidl.nn.module import Module
 from minidl.paths import topological_order
-from minidl.recording import set_grad_enabled
+from minidl.recording import no_grad, set_grad_enabled
 from minidl.tensor import Tensor
 
 
@@ -66,7 +67,7 @@ class Summary:
 
 
 def summary(model: Module, input_size: Sequence[int]) -> Summary:
-    """The layers of `model`, found by running zeros through it once; the model is left as it was.
+    """The layers of `model`, found by running zeros through it; the model is left as it was.
 
     It runs in evaluation mode, so that no running statistic moves and no random number is drawn.
 
@@ -88,13 +89,14 @@ def summary(model: Module, input_size: Sequence[int]) -> Summary:
 
     modes = [(module, module.training) for module in model.modules()]
     random_state = get_rng_state()
-    handles = [module.register_forward_hook(note) for module in model.modules()]
     try:
+        with ExitStack() as hooks, no_grad():
+            for module in model.modules():
+                hooks.enter_context(module.register_forward_hook(note))
+            model.eval()(x)
         with set_grad_enabled(True):
-            output = model.eval()(x)
+            output = model(x)  # as when it learns: where hooks look on, Sequential keeps more
     finally:
-        for handle in handles:
-            handle.remove()
         for module, mode in modes:
             module.training = mode
         set_rng_state(random_state)

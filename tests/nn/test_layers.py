@@ -221,6 +221,47 @@ def test_a_convolution_does_the_relu_after_it_where_nobody_looks_between():
     assert called() == [net[1], net[2]]
 
 
+GAPS = nn.MaxPool2d(2, padding=1, dilation=3)  # some of its windows may see the border alone
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d((3, 2), 2, 1, ceil_mode=True), GAPS])
+def test_a_relu_waits_for_the_pooling_after_it_and_every_number_is_the_same(pool):
+    """Value, first and second gradient; with ties and infinities."""
+    x = np.random.default_rng(0).integers(-2, 3, (2, 3, 7, 6)).astype(np.float32)
+    x[0, 0, :2, :4] = [[np.inf, 1, -np.inf, -1], [0, 1, -np.inf, -np.inf]]
+    net = nn.Sequential(nn.ReLU(), pool)
+
+    def results():
+        leaf = Tensor(x, requires_grad=True)
+        y = net(leaf)
+        (dx,) = dl.grad((y * y).sum(), [leaf], create_graph=True)
+        (dx2,) = dl.grad((dx * dx).sum(), [leaf])
+        return y.grad_fn.name, y.numpy(), dx.numpy(), dx2.numpy()
+
+    last, *found = results()
+    assert last == ("MaxPool2d" if pool is GAPS else "ReLU")
+    with net[0].register_forward_hook(lambda module, inputs, y: None):
+        last, *expected = results()
+    assert last == "MaxPool2d"
+    for got, right in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(got, right)
+
+
+def test_a_relu_does_not_wait_where_somebody_looks_between():
+    net, x = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), Tensor(np.ones((1, 1, 2, 2)), requires_grad=True)
+    for layer in net:
+        with layer.register_forward_hook(lambda module, inputs, y: None):
+            assert net(x).grad_fn.name == "MaxPool2d"
+        with layer.register_forward_pre_hook(lambda module, inputs: None):
+            assert net(x).grad_fn.name == "MaxPool2d"
+        layer.forward = lambda x, layer=layer: type(layer).forward(layer, x)
+        assert net(x).grad_fn.name == "MaxPool2d"
+        del layer.forward
+    with dl.detect_anomaly():
+        assert net(x).grad_fn.name == "MaxPool2d"
+    assert net(x).grad_fn.name == "ReLU"
+
+
 @pytest.mark.parametrize("replaced", [0, 1])
 def test_a_forward_that_was_put_in_the_place_of_a_layers_own_is_called(replaced):
     net = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU())
