@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from minidl.nn.module import Module
@@ -84,7 +85,9 @@ def _run(model: Module, x: Tensor) -> Tensor:
     """The output of the model, in evaluation mode; afterwards it is in the mode it was in."""
     modes = {module: module.training for module in model.modules()}
     try:
-        with set_grad_enabled(True):
+        with ExitStack() as hooks, set_grad_enabled(True):
+            for module in modes:  # where hooks look on, Sequential keeps to the order that is written
+                hooks.enter_context(module.register_forward_hook(lambda *_: None))
             output = model.eval()(x)
     finally:
         for module, mode in modes.items():

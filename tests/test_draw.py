@@ -154,6 +154,12 @@ def test_layers_of_a_network_with_a_skip_connection():
     assert net.training
 
 
+def test_layers_are_drawn_in_the_order_that_is_written():
+    net = nn.Sequential(relu=nn.ReLU(), pool=nn.MaxPool2d(2))
+    assert edges(dl.draw(net, np.zeros((1, 1, 2, 2)))) == [("input", "relu"), ("relu", "pool")]
+    assert not any(layer._forward_hooks for layer in net)
+
+
 def test_a_module_that_is_called_twice_and_parameters_that_are_shared():
     first = nn.Linear(3, 3)
     second = nn.Linear(3, 3)

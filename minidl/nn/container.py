@@ -21,10 +21,11 @@ class Sequential(Module):
         Sequential({"hidden": Linear(784, 100), "relu": ReLU()})      named as the dict says
         Sequential(hidden=Linear(784, 100), relu=ReLU())              the same
 
-    Two of them may be done in a cheaper way that gives the same numbers, if nobody asks for what is between.
-    Where nothing is recorded a Conv2d also does the ReLU that follows it, in the same pass. Elsewhere a ReLU
-    waits for the MaxPool2d that follows it: the largest of max(x, 0) is max(largest x, 0), with the same
-    gradient, and so a fourth as much is computed, and what is large is not kept.
+    Two neighbours may go a cheaper way to the same numbers, where nobody sees what is between them:
+
+    - Where nothing is recorded a Conv2d also does the ReLU that follows it, in the same pass.
+    - Else a ReLU waits for the MaxPool2d that follows it. The largest of all max(x, 0) is max(largest x, 0),
+      with the same gradient, but there are fewer numbers to compute, and the large map is not kept.
 
     Positions, names and slices work: `net[0]`, `net["hidden"]`, `net[:2]` (which shares the modules and keeps
     their names), `net[-1] = Linear(100, 2)`.
