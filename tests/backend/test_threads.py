@@ -55,6 +55,23 @@ def test_every_piece_runs_once_with_blas_on_one_thread(three_threads):
         assert blas_threads() == before
 
 
+@pytest.mark.skipif(threads._core()() < 0, reason="the C library does not tell which core a thread is on")
+def test_the_other_threads_leave_the_core_of_their_caller(three_threads):
+    pytest.importorskip("threadpoolctl")
+    if len(before := os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is one core only")
+    for _ in range(2):  # the first time they begin
+        cores, meeting = {}, threading.Barrier(3, timeout=30)
+
+        def run(piece, cores=cores, meeting=meeting):
+            meeting.wait()
+            cores[threading.get_ident()] = os.sched_getaffinity(0)
+
+        parallel_for(np, run, [(i,) for i in range(3)])
+    assert cores.pop(threading.get_ident()) == before
+    assert [len(before - others) for others in cores.values()] == [1, 1]
+
+
 def test_a_second_caller_waits_until_the_first_is_served(three_threads):
     pytest.importorskip("threadpoolctl")
     served = []
