@@ -9,14 +9,18 @@ A matrix of which only blocks are ever needed does not have to exist as a whole:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
 
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.products import Product
 from minidl.backend.threads import parallel_for
 
 BLOCK = {"cpu": 1 << 17, "gpu": 1 << 24}  # elements: 512 KiB of float32; a GPU wants few and large kernels
+ROW = 1 << 12  # numbers that are compared with as many zeros
 
 
 def blocks(*arrays: Array, size: int | None = None) -> Iterator[tuple[Array, ...]]:
@@ -48,6 +52,31 @@ def masked(x: Array, mask: Array, out: Array) -> Array:
     integer = f"i{x.itemsize}"
     array_module(x).bitwise_and(x.view(integer), -mask.view("i1"), out=out.view(integer))
     return out
+
+
+def positive_part(x: Array, out: Array) -> Array:
+    """out = max(x, 0), and NaN where x is NaN.
+
+    NumPy compares two arrays many numbers at a time, but an array and a number one by one, which takes five
+    times as long: so this compares with a row of zeros.
+    """
+    xp = array_module(x)
+    if xp is not np or x.size < ROW:
+        return xp.maximum(x, 0, out=out)
+    rows, targets = x, out
+    if x.flags.c_contiguous and out.flags.c_contiguous:
+        whole = x.size // ROW * ROW
+        rest = x.reshape(-1)[whole:]
+        np.maximum(rest, 0, out=out.reshape(-1)[whole:])
+        rows, targets = (array.reshape(-1)[:whole].reshape(-1, ROW) for array in (x, out))
+    zeros = _zeros(x.dtype)[: rows.shape[-1]] if rows.shape[-1] <= ROW else 0
+    np.maximum(rows, zeros, out=targets)
+    return out
+
+
+@functools.cache
+def _zeros(dtype: np.dtype) -> np.ndarray:
+    return np.zeros(ROW, dtype)
 
 
 def for_each_block(run: Callable[..., Any], *arrays: Any) -> None:

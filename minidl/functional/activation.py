@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
-from minidl.backend.blocks import for_each_block, masked
+from minidl.backend.blocks import for_each_block, masked, positive_part
 from minidl.backend.memory import empty
 from minidl.errors import require
 from minidl.functional.arithmetic import exp, where
@@ -54,9 +54,8 @@ class ReLU(Function):
     """
 
     def forward(self, x: Array) -> Array:
-        xp = array_module(x)
-        y = empty(xp, x.shape, x.dtype)
-        for_each_block(lambda x, y: xp.maximum(x, 0, out=y), x, y)
+        y = empty(array_module(x), x.shape, x.dtype)
+        for_each_block(positive_part, x, y)
         self.save(output=y)
         return y
 

@@ -37,6 +37,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl.backend import Array
+from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window
 from minidl.backend.memory import empty
 from minidl.backend.products import SMALL_PRODUCT
@@ -171,7 +172,7 @@ def _multiply(
         if bias is not None:
             out += bias.reshape(groups, m, 1, 1)[group]
         if relu:
-            np.maximum(out, 0, out=out)
+            positive_part(out, out=out)
 
     row_bytes = -(-c * kw * size[1] * y.itemsize * band.step // t)
     parallel_for(np, piece, _pieces(n, groups, size[0], row_bytes, t))

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from minidl.backend import Array, array_module
+from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window, col2im, im2col
 from minidl.backend.memory import empty
 from minidl.backend.threads import parallel_for, scratch, split, strips
@@ -47,7 +48,7 @@ def conv2d(
         if bias is not None:
             product += bias.reshape(groups, -1, 1)
         if relu:
-            xp.maximum(product, 0, out=product)
+            positive_part(product, out=product)
         if not alone:
             y[pictures] = product.reshape(o, -1, oh, ow).swapaxes(0, 1)
 

@@ -47,6 +47,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl.backend import Array
+from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window
 from minidl.backend.memory import empty
 from minidl.backend.products import SMALL_PRODUCT
@@ -316,7 +317,7 @@ def transform_output(
     if bias is not None:
         lines += bias[channels, None]
     if relu:
-        np.maximum(lines, 0, out=lines)
+        positive_part(lines, out=lines)
     part = out[here.pictures, channels, 4 * here.rows.start : 4 * here.rows.stop]
     fits = part.shape[2:] == (4 * rows, 4 * across)
     picture = part if fits else scratch(np, "picture", (pictures, o, 4 * rows, 4 * across), np.float32)
