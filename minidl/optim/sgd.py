@@ -67,7 +67,7 @@ class SGD(Optimizer):
                 v[...] = g
             else:
                 v *= momentum
-                v += new_share * g
+                v += g if new_share == 1 else new_share * g
             w -= lr * (g + momentum * v if group["nesterov"] else v)
 
         if momentum == 0:
