@@ -114,7 +114,7 @@ class ConvWeight(Function):
     def forward(self, x: Array, y: Array) -> Array:
         self.size = x.shape[2:]
         self.save(x=x if self.needs_grad[1] else None, y=y if self.needs_grad[0] else None)
-        pays = _winograd_pays(x, y.shape[1], x.shape[1], SOME_CHANNELS, MORE_WORK)
+        pays = _winograd_pays_for_weight(x, y.shape[1], x.shape[1])
         work = _algorithm(x, y, self.window, self.groups, pays)
         return work.conv_weight(x, y, self.window, self.groups)
 
@@ -235,7 +235,8 @@ def _check_bias(bias: Tensor | None, channels: int, weight: Tensor) -> None:
 # Which way
 
 ALGORITHMS = {"im2col": im2col_conv, "strips": strip_conv, "rows": row_conv, "winograd": winograd}
-SOME_CHANNELS, MANY_CHANNELS, MANY_PAIRS = 16, 24, 512
+SMALL_MAP = 16  # pixels across and down
+SOME_CHANNELS, MORE_CHANNELS, MANY_CHANNELS, MANY_PAIRS = 16, 24, 32, 512
 MUCH_WORK, MORE_WORK = 1 << 21, 1 << 23  # multiplications, before Winograd saves any
 _chosen = "auto"
 
@@ -248,8 +249,9 @@ def conv_algorithm(name: str | None = None) -> str:
     Where the last is not possible it is rows, and where there are no copies to save it is strips. The GPU has
     "im2col", and for all others its own (`gpu_conv.py`).
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
-    for MANY_CHANNELS on both sides, if there is MUCH_WORK; and for ∂L/∂w from SOME_CHANNELS and MANY_PAIRS of
-    them on, if there is MORE_WORK. `python -m benchmarks.choice` measures how often that is right.
+    from MANY_PAIRS of channels on, with MANY_CHANNELS on both sides, or SOME_CHANNELS on a SMALL_MAP, if there
+    is MUCH_WORK; and for ∂L/∂w with SOME_CHANNELS in x and MORE_CHANNELS in y, if there is MORE_WORK.
+    `python -m benchmarks.choice` measures how often that is right.
 
     Raises:
         ValueError: there is no algorithm of that name.
@@ -264,9 +266,18 @@ def conv_algorithm(name: str | None = None) -> str:
     return _chosen
 
 
-def _winograd_pays(x: Array, o: int, c: int, channels: int = MANY_CHANNELS, work: int = MUCH_WORK) -> bool:
+def _winograd_pays(x: Array, o: int, c: int) -> bool:
+    least = SOME_CHANNELS if max(x.shape[2:]) <= SMALL_MAP else MANY_CHANNELS
+    return min(o, c) >= least and _saves(x, o, c, MUCH_WORK)
+
+
+def _winograd_pays_for_weight(x: Array, o: int, c: int) -> bool:
+    return o >= MORE_CHANNELS and c >= SOME_CHANNELS and _saves(x, o, c, MORE_WORK)
+
+
+def _saves(x: Array, o: int, c: int, work: int) -> bool:
     n, _, h, w = x.shape
-    return min(o, c) >= channels and o * c >= MANY_PAIRS and 9 * o * c * n * h * w >= work
+    return o * c >= MANY_PAIRS and 9 * o * c * n * h * w >= work
 
 
 def _algorithm(x: Array, y: Array, window: Window, groups: int, winograd_pays: bool) -> ModuleType:
