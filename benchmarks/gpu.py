@@ -1,12 +1,13 @@
 """VGG16 on a GPU, beside PyTorch on the same one.
 
 Both compute in float32. PyTorch may shorten factors to TF32 (10 bits) if it is told so: here it is not, and
-CuPy does not either. Of its two layouts the quicker one counts. The time of a call ends when the GPU has
-finished it. Pictures and labels lie on the GPU before.
+CuPy does not either. Of its two layouts the quicker one counts; cuDNN chooses its algorithms as it does by
+default. Pictures and labels lie on the GPU. The time of a call ends when the GPU has finished it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -18,6 +19,8 @@ from benchmarks.compare import Timing, alternate, check, summary
 from benchmarks.networks import vgg16
 from benchmarks.peers import LAYOUTS, layouts, torch_step
 from minidl.backend import gpu_unavailable
+from minidl.models import VGG
+from minidl.nn import init
 
 FORWARD, TRAINING = (8, 64), (8, 32)  # pictures in a batch
 ROUNDS = 4  # times the repetitions: a GPU takes milliseconds
@@ -27,14 +30,21 @@ def run(batch: int, repetitions: int, quick: bool) -> dict[str, Any]:
     if reason := unavailable():
         return {"GPU: VGG16": f"not run: {reason}"}
     rounds = ROUNDS * repetitions
+    model, x, y = vgg16(batch if quick else max(*FORWARD, *TRAINING), quick)
+    forward_sizes, training_sizes = ((len(x),), (len(x),)) if quick else (FORWARD, TRAINING)
     rows: dict[str, Any] = {}
-    for n in FORWARD[:1] if quick else FORWARD:
-        rows[f"GPU: VGG16 forward, batch {n}"] = forward(n, rounds, quick)
-    for n in TRAINING[:1] if quick else TRAINING:
-        rows[f"GPU: VGG16 training step, batch {n}"] = training(n, rounds, quick, frozen=False)
-    for n in TRAINING[-1:]:
-        rows[f"GPU: VGG16, convolutions frozen, batch {n}"] = training(n, rounds, quick, frozen=True)
-        rows[f"GPU: memory of VGG16 training, batch {n}"] = memory(n, quick)
+
+    def add(name: str, timing: Timing) -> None:
+        print(f"{name}: {timing.ratio:.2f}", file=sys.stderr, flush=True)
+        rows[name] = timing
+
+    for n in forward_sizes:
+        add(f"GPU: VGG16 forward, batch {n}", forward(model, x[:n], rounds))
+    for n in training_sizes:
+        add(f"GPU: VGG16 training step, batch {n}", training(model, x[:n], y[:n], rounds))
+    model.between(until="flatten").freeze()
+    add(f"GPU: VGG16, convolutions frozen, batch {n}", training(model, x[:n], y[:n], rounds))
+    add(f"GPU: memory of VGG16 training, batch {n}", memory(n, quick))
     return rows
 
 
@@ -64,32 +74,26 @@ def describe() -> dict[str, str]:
     }
 
 
-def forward(batch: int, rounds: int, quick: bool) -> Timing:
+def forward(model: VGG, x: np.ndarray, rounds: int) -> Timing:
     import torch
 
-    model, x, _ = vgg16(batch, quick)
-    peers = on_the_gpu(model, x)
+    theirs, pictures = {}, dl.Tensor(x).to("gpu")
+    for name, (peer, inputs) in on_the_gpu(model, x).items():
+        theirs[name] = lambda peer=peer, inputs=inputs: torch.inference_mode()(peer)(inputs)
     model.to("gpu")
-    pictures = dl.Tensor(x).to("gpu")
 
-    def ours() -> Any:
+    def ours() -> dl.Tensor:
         with dl.no_grad():
             return model(pictures)
 
-    theirs = {}
-    for name, (peer, inputs) in peers.items():
-        theirs[name] = lambda peer=peer, inputs=inputs: torch.inference_mode()(peer)(inputs)
-        check(ours().numpy(), theirs[name]().cpu().numpy(), 1e-3)
+    for f in theirs.values():
+        check(ours().numpy(), f().cpu().numpy(), 1e-3)
     return timed(ours, theirs, rounds)
 
 
-def training(batch: int, rounds: int, quick: bool, frozen: bool) -> Timing:
-    model, x, y = vgg16(batch, quick)
-    if frozen:
-        model.between(until="flatten").freeze()
-    peers = on_the_gpu(model, x)
+def training(model: VGG, x: np.ndarray, y: np.ndarray, rounds: int) -> Timing:
     theirs = {}
-    for name, (peer, inputs) in peers.items():
+    for name, (peer, inputs) in on_the_gpu(model, x).items():
         for layer, own in zip(peer.parameters(), model.parameters(), strict=True):
             layer.requires_grad_(own.requires_grad)
         theirs[name] = torch_step(peer, inputs, y)
@@ -99,16 +103,15 @@ def training(batch: int, rounds: int, quick: bool, frozen: bool) -> Timing:
     return timed(ours, theirs, rounds)
 
 
-def on_the_gpu(model: Any, x: np.ndarray, names: Collection[str] = LAYOUTS) -> dict[str, tuple[Any, Any]]:
+def on_the_gpu(model: VGG, x: np.ndarray, names: Collection[str] = LAYOUTS) -> dict[str, tuple[Any, Any]]:
     """PyTorch's networks with the same weights, and the pictures, in these layouts."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True  # it tries its algorithms in the warm-up
     return {name: (peer.cuda(), inputs.cuda()) for name, peer, inputs in layouts(model, x) if name in names}
 
 
-def minidl_step(model: Any, x: np.ndarray, y: np.ndarray, lr: float = 1e-4) -> Callable[[], float]:
+def minidl_step(model: VGG, x: np.ndarray, y: np.ndarray, lr: float = 1e-4) -> Callable[[], float]:
     """One step of training with momentum, pictures and labels on the GPU; returns the loss."""
     optimizer = dl.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=lr, momentum=0.9)
     pictures, labels = dl.Tensor(x).to("gpu"), dl.Tensor(y).to("gpu")
@@ -153,7 +156,8 @@ def memory_of_minidl(batch: int, quick: bool) -> float:
     """The size of CuPy's pool, in MB, after three steps: it gives nothing back by itself."""
     import cupy
 
-    model, x, y = vgg16(batch, quick)
+    with init.skip_init():  # the numbers do not matter here
+        model, x, y = vgg16(batch, quick)
     step = minidl_step(model.to("gpu"), x, y)
     for _ in range(3):
         step()
@@ -164,7 +168,8 @@ def memory_of_torch(batch: int, quick: bool, layout: str) -> float:
     """The most that PyTorch's allocator reserved, in MB, in three steps."""
     import torch
 
-    model, x, y = vgg16(batch, quick)
+    with init.skip_init():
+        model, x, y = vgg16(batch, quick)
     peer, inputs = on_the_gpu(model, x, [layout])[layout]
     step = torch_step(peer, inputs, y)
     for _ in range(3):

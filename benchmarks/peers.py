@@ -28,12 +28,14 @@ def same_network(model: nn.Module) -> torch.nn.Sequential:
     import torch
 
     layers: list[torch.nn.Module] = []
+    undrawn = torch.nn.utils.skip_init  # the weights are copied, below
     for layer in model.children():
         match layer:
             case nn.Conv2d():
-                layers.append(torch.nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1))
+                channels = layer.in_channels, layer.out_channels
+                layers.append(undrawn(torch.nn.Conv2d, *channels, 3, padding=1))
             case nn.Linear():
-                layers.append(torch.nn.Linear(layer.in_features, layer.out_features))
+                layers.append(undrawn(torch.nn.Linear, layer.in_features, layer.out_features))
             case nn.MaxPool2d():
                 layers.append(torch.nn.MaxPool2d(2))
             case nn.ReLU():

@@ -428,7 +428,7 @@ def test_kernels_with_64_bit_integers_compute_the_same(monkeypatch):
     window = Window((3, 2), (2, 1), (1, 1), (1, 2))
     columns = im2col(x, window)
     folded = col2im(columns, window, (7, 6))
-    monkeypatch.setattr(kernels, "_integer", lambda threads: "long long")
+    monkeypatch.setattr(kernels, "integer_for", lambda threads: "long long")
     np.testing.assert_array_equal(as_numpy(im2col(x, window)), as_numpy(columns))
     np.testing.assert_array_equal(as_numpy(col2im(columns, window, (7, 6))), as_numpy(folded))
 

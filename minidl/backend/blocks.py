@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backend import kernels
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.products import Product
 from minidl.backend.threads import parallel_for
@@ -47,8 +48,10 @@ def masked(x: Array, mask: Array, out: Array) -> Array:
     """out = x where the mask is True, else 0: also where x is ±∞ or NaN, as it would not be in x · mask.
 
     It is `out[...] = xp.where(mask, x, 0)`, several times as fast: True is 1 as an integer, and −1 has all
-    bits set.
+    bits set. On the GPU it is a kernel.
     """
+    if device_of(x) == "gpu":
+        return kernels.masked(x, mask, out)
     integer = f"i{x.itemsize}"
     array_module(x).bitwise_and(x.view(integer), -mask.view("i1"), out=out.view(integer))
     return out

@@ -78,6 +78,42 @@ KERNELS = {
         x[to] = sum;
         """,
     ),
+    # y (N, C, OH, OW), and which pixel it was, from the windows' view of a picture
+    "max_pool": (
+        """raw T seen, integer channels, integer places_h, integer places_w,
+        integer kernel_h, integer kernel_w, S first""",
+        "T y, S switches",
+        """
+        integer place = i;
+        integer b = place % places_w;
+        place /= places_w;
+        integer a = place % places_h;
+        place /= places_h;
+        integer c = place % channels;
+        integer n = place / channels;
+        integer where = first;
+        T largest = T(0);
+        for (integer k = 0; k < kernel_h * kernel_w; ++k) {
+            ptrdiff_t at[] = {n, c, k / kernel_w, k % kernel_w, a, b};
+            T x = seen[at];
+            bool larger = k > 0 && x > largest;
+            if (k == 0 || larger || x != x) largest = x;
+            if (larger && k > where) where = k;
+        }
+        y = largest;
+        switches = where;
+        """,
+    ),
+    "masked": ("T x, bool mask", "T y", "y = mask ? x : T(0);"),
+    "sgd": (
+        "T gradient, T lr, T momentum, T weight_decay, T new_share, bool nesterov, bool first",
+        "T w, T v",
+        """
+        T g = gradient + weight_decay * w;
+        v = first ? g : momentum * v + new_share * g;
+        w -= lr * (nesterov ? g + momentum * v : v);
+        """,
+    ),
     "bias_relu": (
         "T product, T bias, bool relu",
         "T y",
@@ -94,7 +130,7 @@ def im2col(x: Array, window: Window, first_row: int, out: Array) -> Array:
     n, c, _, _, rows, places_w = out.shape
     threads = n * c * rows * places_w
     if threads:
-        kernel = _kernel(array_module(x), "im2col", _integer(threads))
+        kernel = _kernel(array_module(x), "im2col", integer_for(threads))
         kernel(x, *x.shape[1:], rows, places_w, first_row, *_numbers(window), out, size=threads)
     return out
 
@@ -103,7 +139,7 @@ def col2im(columns: Array, window: Window, out: Array) -> Array:
     """Fill `out` (N, C, H, W) with the sums of `columns` (N, C, KH, KW, OH, OW)."""
     threads = math.prod(out.shape)
     if threads:
-        kernel = _kernel(array_module(columns), "col2im", _integer(threads))
+        kernel = _kernel(array_module(columns), "col2im", integer_for(threads))
         kernel(columns, *out.shape[1:], *columns.shape[4:], *_numbers(window), out, size=threads)
     return out
 
@@ -114,17 +150,38 @@ def bias_relu(product: Array, bias: Array | None, relu: bool, out: Array) -> Arr
     return kernel(product, 0 if bias is None else bias, relu, out)
 
 
-@functools.cache
+def max_pool(seen: Array, y: Array, switches: Array) -> None:
+    """As `pooling.largest_and_where`: the largest pixel of each window, and where it is."""
+    kernel = _kernel(array_module(y), "max_pool", integer_for(y.size))
+    kernel(seen, *y.shape[1:], *seen.shape[2:4], switches, y, switches)
+
+
+def masked(x: Array, mask: Array, out: Array) -> Array:
+    """As `blocks.masked`: out = x where the mask is True, else 0."""
+    return _kernel(array_module(x), "masked", "int")(x, mask, out)
+
+
+def sgd(w: Array, gradient: Array, v: Array, *options: float) -> None:
+    """A step of `optim.SGD` with momentum, in one pass over its three arrays."""
+    _kernel(array_module(w), "sgd", "int")(gradient, *options, w, v)
+
+
 def _kernel(cupy: Any, name: str, integer: str) -> Any:
-    inputs, output, body = KERNELS[name]
+    return compiled(cupy, name, *KERNELS[name], integer)
+
+
+@functools.cache
+def compiled(cupy: Any, name: str, inputs: str, output: str, body: str, integer: str) -> Any:
+    """An elementwise kernel with this kind of integer."""
     inputs = inputs.replace("integer", "int32" if integer == "int" else "int64")
     return cupy.ElementwiseKernel(
         inputs, output, body, f"minidl_{name}", preamble=f"typedef {integer} integer;"
     )
 
 
-def _integer(threads: int) -> str:
-    return "int" if threads < 1 << 31 else "long long"
+def integer_for(count: int) -> str:
+    """The integer that counts so far."""
+    return "int" if count < 1 << 31 else "long long"
 
 
 def _numbers(window: Window) -> tuple[int, ...]:

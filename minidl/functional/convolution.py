@@ -18,10 +18,10 @@ from __future__ import annotations
 from types import ModuleType
 
 from minidl.autograd import Function
-from minidl.backend import Array
+from minidl.backend import Array, device_of
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.errors import ShapeError
-from minidl.functional import gpu_conv, im2col_conv, row_conv, strip_conv, winograd
+from minidl.functional import gpu_conv, gpu_winograd, im2col_conv, row_conv, strip_conv, winograd
 from minidl.functional.activation import Gate
 from minidl.functional.arithmetic import in_one_type
 from minidl.functional.reduction import sum as sum_
@@ -283,8 +283,9 @@ def _saves(x: Array, o: int, c: int, work: int) -> bool:
 def _algorithm(x: Array, y: Array, window: Window, groups: int, winograd_pays: bool) -> ModuleType:
     """The file that does the work for these two arrays; all have its functions."""
     name = _chosen
-    if name != "im2col" and gpu_conv.can(x):
-        return gpu_conv
+    if name != "im2col" and device_of(x) == "gpu":
+        wanted = name == "winograd" or (name == "auto" and winograd_pays)
+        return gpu_winograd if wanted and gpu_winograd.can(x, y, window, groups) else gpu_conv
     if name == "auto":
         name = "winograd" if winograd_pays else "rows"
     if name == "winograd" and not winograd.can(x, y, window, groups):

@@ -13,17 +13,12 @@ from __future__ import annotations
 
 import math
 
-from minidl.backend import Array, array_module, device_of, kernels
+from minidl.backend import Array, array_module, kernels
 from minidl.backend.im2col import Pair, Window, col2im
 from minidl.backend.threads import split, strips
 from minidl.functional.strip_conv import as_convolution, columns_of, side_by_side
 
 STRIP_BYTES = 256 << 20  # of columns in memory at a time
-
-
-def can(x: Array) -> bool:
-    """Whether this file can compute with x: on the GPU."""
-    return device_of(x) == "gpu"
 
 
 def conv2d(

@@ -110,11 +110,15 @@ def cut(shape: tuple[int, ...], limit: int) -> Iterator[Tiles]:
 
 def can(x: Array, y: Array, window: Window, groups: int) -> bool:
     """Whether this file can compute with these two arrays: 3×3 in steps of 1, float32, on the CPU."""
+    return isinstance(x, np.ndarray) and fits(x, y, window, groups)
+
+
+def fits(x: Array, y: Array, window: Window, groups: int) -> bool:
+    """The same on any device."""
     return (
         window == Window((3, 3), padding=window.padding)
         and max(window.padding) <= 2
         and groups == 1
-        and isinstance(x, np.ndarray)
         and x.size > 0
         and x.dtype == y.dtype == np.float32
     )

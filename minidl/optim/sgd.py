@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.backend import Array, array_module
+from minidl.backend import Array, array_module, device_of, kernels
 from minidl.backend.blocks import for_each_block
 from minidl.backend.memory import empty
 from minidl.optim.optimizer import Optimizer
@@ -61,6 +61,9 @@ class SGD(Optimizer):
             w -= lr * g
 
         def roll(w: Array, g: Array, v: Array) -> None:
+            if device_of(w) == "gpu":
+                kernels.sgd(w, g, v, lr, momentum, weight_decay, new_share, group["nesterov"], first)
+                return
             if weight_decay:
                 g = g + weight_decay * w
             if first:

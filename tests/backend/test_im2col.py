@@ -154,7 +154,7 @@ def test_kernel_bodies_compute_what_their_twins_do(compiled, integer, drawn):
     twin, whole = im2col(x, window, rows), im2col(x, window)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "array_module", lambda _: CompiledKernels(compiled))
-        patch.setattr(kernels, "_integer", lambda threads: integer)
+        patch.setattr(kernels, "integer_for", lambda threads: integer)
         for view in (lambda x: x, lambda x: x[:, ::-1], lambda x: x.swapaxes(0, 1)):
             found = view(np.empty_like(view(twin)))
             np.testing.assert_array_equal(
