@@ -57,6 +57,11 @@ def masked(x: Array, mask: Array, out: Array) -> Array:
     return out
 
 
+def gated(x: Array, gate: Array, out: Array) -> Array:
+    """out = x where gate > 0, else 0. On the GPU it is a kernel."""
+    return kernels.gated(x, gate, out) if device_of(x) == "gpu" else masked(x, gate > 0, out)
+
+
 def positive_part(x: Array, out: Array) -> Array:
     """out = max(x, 0), and NaN where x is NaN.
 

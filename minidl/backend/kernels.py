@@ -104,6 +104,26 @@ KERNELS = {
         switches = where;
         """,
     ),
+    # the windows' view of a picture, from what they do not share: x (N, C, OH, OW) at the pixel of the switch
+    "put_apart": (
+        """T x, S chosen, integer channels, integer places_h, integer places_w,
+        integer kernel_h, integer kernel_w""",
+        "raw T seen",
+        """
+        integer place = i;
+        integer b = place % places_w;
+        place /= places_w;
+        integer a = place % places_h;
+        place /= places_h;
+        integer c = place % channels;
+        integer n = place / channels;
+        for (integer k = 0; k < kernel_h * kernel_w; ++k) {
+            ptrdiff_t at[] = {n, c, k / kernel_w, k % kernel_w, a, b};
+            seen[at] = k == chosen ? x : T(0);
+        }
+        """,
+    ),
+    "gated": ("T x, T gate", "T y", "y = gate > T(0) ? x : T(0);"),
     "masked": ("T x, bool mask", "T y", "y = mask ? x : T(0);"),
     "sgd": (
         "T gradient, T lr, T momentum, T weight_decay, T new_share, bool nesterov, bool first",
@@ -154,6 +174,17 @@ def max_pool(seen: Array, y: Array, switches: Array) -> None:
     """As `pooling.largest_and_where`: the largest pixel of each window, and where it is."""
     kernel = _kernel(array_module(y), "max_pool", integer_for(y.size))
     kernel(seen, *y.shape[1:], *seen.shape[2:4], switches, y, switches)
+
+
+def put_apart(seen: Array, x: Array, switches: Array) -> None:
+    """As `pooling.put_apart`, but for pixels that no window sees."""
+    kernel = _kernel(array_module(x), "put_apart", integer_for(x.size))
+    kernel(x, switches, *x.shape[1:], *seen.shape[2:4], seen)
+
+
+def gated(x: Array, gate: Array, out: Array) -> Array:
+    """As `blocks.gated`: out = x where gate > 0, else 0."""
+    return _kernel(array_module(x), "gated", "int")(x, gate, out)
 
 
 def masked(x: Array, mask: Array, out: Array) -> Array:

@@ -35,6 +35,9 @@ def pixels(seen: Array) -> Iterator[tuple[int, Array]]:
 
 
 def largest(seen: Array, y: Array) -> None:
+    if device_of(y) == "gpu":
+        kernels.max_pool(seen, y, array_module(y).empty(y.shape, np.uint8))
+        return
     maximum = array_module(y).maximum
     y[...] = seen[:, :, 0, 0]
     for _, x in pixels(seen):
@@ -42,10 +45,10 @@ def largest(seen: Array, y: Array) -> None:
 
 
 def largest_and_where(seen: Array, y: Array, switches: Array) -> None:
-    xp = array_module(y)
-    if xp is not np:
+    if device_of(y) == "gpu":
         kernels.max_pool(seen, y, switches)
         return
+    xp = array_module(y)
     y[...] = seen[:, :, 0, 0]
     x = scratch(xp, "pixels", y.shape, y.dtype)
     for k, pixel in itertools.islice(pixels(seen), 1, None):
@@ -72,6 +75,9 @@ def put_apart(seen: Array, x: Array, switches: Array, picture: Array) -> None:
     """As `put`, for windows that do not overlap: there is nothing to add to."""
     if picture.size > seen.size:
         picture[...] = 0
+    if device_of(x) == "gpu":
+        kernels.put_apart(seen, x, switches)
+        return
     for k, y in pixels(seen):
         masked(x, switches == k, out=y)
 

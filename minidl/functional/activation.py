@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
-from minidl.backend.blocks import for_each_block, masked, positive_part
+from minidl.backend.blocks import for_each_block, gated, positive_part
 from minidl.backend.memory import empty
 from minidl.errors import require
 from minidl.functional.arithmetic import exp, where
@@ -72,7 +72,7 @@ class Gate(Function):
 
     def forward(self, x: Array) -> Array:
         y = empty(array_module(x), x.shape, x.dtype)
-        for_each_block(lambda x, gate, y: masked(x, gate > 0, out=y), x, self.gate, y)
+        for_each_block(gated, x, self.gate, y)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:

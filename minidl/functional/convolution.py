@@ -10,7 +10,7 @@ three are again these three.
 
 How each is computed stands in `im2col_conv.py`, the plain way; in `strip_conv.py`, the same in pieces for the
 cache and for threads; in `row_conv.py`, with fewer copies; in `winograd.py`, with fewer multiplications; in
-`gpu_conv.py`, for the GPU.
+`gpu_conv.py` and `gpu_winograd.py`, for the GPU.
 """
 
 from __future__ import annotations
@@ -246,12 +246,12 @@ def conv_algorithm(name: str | None = None) -> str:
 
     "im2col" is the plain way (`im2col_conv.py`), "strips" the same in pieces (`strip_conv.py`), "rows" the
     one with fewer copies (`row_conv.py`), and "winograd" the one with fewer multiplications (`winograd.py`).
-    Where the last is not possible it is rows, and where there are no copies to save it is strips. The GPU has
-    "im2col", and for all others its own (`gpu_conv.py`).
+    Where the last is not possible it is rows, and where there are no copies to save it is strips. On the GPU
+    Winograd's is `gpu_winograd.py`, and `gpu_conv.py` is in the place of rows and strips.
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
-    from MANY_PAIRS of channels on, with MANY_CHANNELS on both sides, or SOME_CHANNELS on a SMALL_MAP, if there
-    is MUCH_WORK; and for ∂L/∂w with SOME_CHANNELS in x and MORE_CHANNELS in y, if there is MORE_WORK.
-    `python -m benchmarks.choice` measures how often that is right.
+    from MANY_PAIRS of channels on, with MANY_CHANNELS on both sides, or SOME_CHANNELS on a SMALL_MAP, if
+    there is MUCH_WORK; and for ∂L/∂w with SOME_CHANNELS in x and MORE_CHANNELS in y, if there is MORE_WORK.
+    `python -m benchmarks.choice` measures how often that is right, on the CPU.
 
     Raises:
         ValueError: there is no algorithm of that name.

@@ -10,7 +10,9 @@ transpose. The transform of a filter is linear in its nine numbers: that of all 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from minidl.backend.threads import split
 from minidl.functional.winograd import FILTER, INPUT, OUTPUT, TURNED, fits
 
 BYTES = 512 << 20  # of V and M in memory at a time
+SMALL = 1 << 14  # numbers in ∂L/∂U, too few to keep the GPU busy: then each picture has a product of its own
 
 
 def can(x: Array, y: Array, window: Window, groups: int) -> bool:
@@ -46,12 +49,17 @@ def conv_transpose2d(
 def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
     """x ⊛ y:  (N, C, H, W), (N, O, OH, OW) → (O, C, 3, 3)."""
     xp, (n, o, *size), c = array_module(x), y.shape, x.shape[1]
-    du = xp.zeros((36, o, c), np.float32)
+    du: Any = 0.0
     for some, tiles in _cut(n, (size[0], size[1]), o + c):
-        dm = transform_tiles(OUTPUT.T, y[some], (0, 0), tiles)
-        du += xp.matmul(dm, transform_tiles(INPUT, x[some], window.padding, tiles, channels_last=True))
-        del dm  # before the next is made
-    square = xp.asarray(np.kron(FILTER, FILTER))
+        together = tiles[0] * tiles[1] * (1 if o * c <= SMALL else len(y[some]))
+        dm = transform_tiles(OUTPUT.T, y[some], (0, 0), tiles, together).reshape(-1, o, together)
+        v = transform_tiles(INPUT, x[some], window.padding, tiles, channels_last=True).reshape(
+            -1, together, c
+        )
+        products = xp.matmul(dm, v).reshape(36, -1, o, c)
+        del dm, v  # before the next are made
+        du = du + (products[:, 0] if products.shape[1] == 1 else products.sum(axis=1))
+    square = _square(xp, FILTER.tobytes())
     return xp.ascontiguousarray((square.T @ du.reshape(36, -1)).T).reshape(o, c, 3, 3)
 
 
@@ -79,20 +87,35 @@ def _cut(n: int, size: Pair, channels: int) -> Iterator[tuple[slice, Pair]]:
 
 def transform_filters(matrix: np.ndarray, weight: Array) -> Array:
     """U = matrix · filter · matrixᵀ:  (O, C, 3, 3) → (36, O, C)."""
-    square = array_module(weight).asarray(np.kron(matrix, matrix))
+    square = _square(array_module(weight), matrix.tobytes())
     return (square @ weight.reshape(-1, 9).T).reshape(36, *weight.shape[:2])
 
 
+@functools.cache
+def _square(xp: Any, matrix: bytes) -> Array:
+    """The matrix (36, 9) of g → G g Gᵀ, there once and for all."""
+    small = np.frombuffer(matrix, np.float32).reshape(6, 3)
+    return xp.asarray(np.kron(small, small))
+
+
 def transform_tiles(
-    matrix: np.ndarray, x: Array, padding: Pair, tiles: Pair, channels_last: bool = False
+    matrix: np.ndarray,
+    x: Array,
+    padding: Pair,
+    tiles: Pair,
+    together: int | None = None,
+    channels_last: bool = False,
 ) -> Array:
-    """matrix · tile · matrixᵀ of x (N, C, H, W), 0 outside it:  (36, C, T), or channels last, (36, T, C)."""
+    """matrix · tile · matrixᵀ of x (N, C, H, W), 0 outside it:  (36, C, T), or channels last, (36, T, C).
+
+    Or the same for so many tiles `together` at a time:  (36, T / together, C, together).
+    """
     xp, (n, c, h, w) = array_module(x), x.shape
     t = n * tiles[0] * tiles[1]
     out = xp.empty((36, t, c) if channels_last else (36, c, t), np.float32)
     name, integer = f"winograd_tiles_{matrix.shape[1]}", kernels.integer_for(max(out.size, x.size))
     kernel = kernels.compiled(xp, name, TILES_INPUTS, "raw float32 v", TILES_BODIES[matrix.shape[1]], integer)
-    numbers = (c * t, c, h, w, *tiles, *padding, channels_last)
+    numbers = (c * t, c, h, w, *tiles, *padding, together or t, channels_last)
     kernel(xp.ascontiguousarray(x), *numbers, out, size=c * t)
     return out
 
@@ -129,7 +152,8 @@ def _product(matrix: np.ndarray, source: str, target: str) -> str:
 
 NUMBERS = """integer threads, integer channels, integer height, integer width,
     integer tiles_h, integer tiles_w"""
-TILES_INPUTS = f"raw float32 x, {NUMBERS}, integer padding_h, integer padding_w, bool channels_last"
+TILES_INPUTS = f"""raw float32 x, {NUMBERS},
+    integer padding_h, integer padding_w, integer together, bool channels_last"""
 OUTPUT_INPUTS = f"raw float32 m, raw float32 bias, {NUMBERS}, bool relu"
 
 
@@ -138,9 +162,9 @@ def _tiles_body(matrix: np.ndarray) -> str:
     k = matrix.shape[1]
     return f"""
         integer thread = i;
-        integer all_tiles = threads / channels;
-        integer channel = channels_last ? thread % channels : thread / all_tiles;
-        integer tile = channels_last ? thread / channels : thread % all_tiles;
+        integer channel = channels_last ? thread % channels : thread / together % channels;
+        integer tile = channels_last ? thread / channels
+            : thread / together / channels * together + thread % together;
         integer left = tile % tiles_w * 4 - padding_w;
         integer top = tile / tiles_w % tiles_h * 4 - padding_h;
         integer plane = (tile / tiles_w / tiles_h * channels + channel) * height;
