@@ -49,6 +49,7 @@ import numpy as np
 from minidl.backend import Array
 from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window
+from minidl.backend.kept import kept
 from minidl.backend.memory import empty
 from minidl.backend.products import SMALL_PRODUCT
 from minidl.backend.threads import parallel_for, scratch, split
@@ -134,7 +135,8 @@ def conv2d(
 ) -> np.ndarray:
     """x ⋆ w + b:  (N, C, H, W), (O, C, 3, 3), (O,) → (N, O, OH, OW)."""
     size = window.places(x.shape[2:])
-    return _filtered(x, transform_filters(FILTER, weight), bias, relu, window.padding, size)
+    u = kept(weight, lambda: transform_filters(FILTER, weight))
+    return _filtered(x, u, bias, relu, window.padding, size)
 
 
 def conv_transpose2d(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from minidl.backend.kept import release_kept
 from minidl.backend.threads import release_scratch
 from minidl.data import DataLoader, FeatureCache, ImageFolder, TensorDataset
 from minidl.data.cache import describe_files, digest
@@ -95,7 +96,8 @@ def _compute(trunk: Module, pictures: ImageFolder, path: Any, fingerprint: Any, 
                 raise Interrupted(
                     f"interrupted after {cache.written} of {len(cache)} pictures; what they gave is kept"
                 )
-    release_scratch()  # the convolutions' 160 MB: what trains on the features needs none of it
+    release_scratch()  # the convolutions' 160 MB, and 300 MB of filters: what trains on the features needs
+    release_kept()  # none of it
     return cache.finish()
 
 
