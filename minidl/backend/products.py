@@ -16,13 +16,15 @@ from minidl.backend.threads import one_blas_thread, parallel_for, scratch, split
 
 SMALL_PRODUCT = 10**6  # multiplications: up to here OpenBLAS does not copy into another order first
 LARGE_PRODUCT = 1 << 27  # multiplications: a few milliseconds on one core
+LARGE_MATRIX = 1 << 22  # elements, which take as long to read
 STRIP = 512  # rows or columns of the result
+FEW_ROWS, FEW_COLUMNS = 128, 8  # of the result: with more OpenBLAS copies first, however small the product
 PIECE = {"cpu": 1 << 21, "gpu": 1 << 24}  # elements: of a Product, so many are computed at once
 
 
 def matmul(x: Array, y: Array) -> Array:
     """x @ y        (…, M, K) (…, K, N) → (…, M, N)"""
-    large = x.size * y.shape[-1] >= LARGE_PRODUCT
+    large = x.size * y.shape[-1] >= LARGE_PRODUCT or max(x.size, y.size) >= LARGE_MATRIX
     if not large or x.ndim > 2 or y.ndim > 2 or device_of(x) == "gpu":
         xp = array_module(x)
         shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
@@ -32,12 +34,28 @@ def matmul(x: Array, y: Array) -> Array:
     if len(x) < y.shape[1] and y.flags.f_contiguous:  # x Wᵀ: W as it lies in memory, a fifth faster
         return np.ascontiguousarray(matmul(y.T, x.T).T)
     out = empty(np, (len(x), y.shape[1]), np.result_type(x, y))
+    if y.shape[1] <= FEW_COLUMNS and (width := _part(x.shape[1], y.shape[1])):
+        y = y.reshape(-1, width, y.shape[1])
+        parallel_for(np, _multiply_parts, [(x[rows], y, out[rows]) for rows in split(len(x), FEW_ROWS)])
+        return out
     if len(x) >= y.shape[1]:
         strips = [(x[rows], y, out[rows]) for rows in split(len(x), STRIP)]
     else:
         strips = [(x, y[:, columns], out[:, columns]) for columns in split(y.shape[1], STRIP)]
     parallel_for(np, np.matmul, strips)
     return out
+
+
+def _part(k: int, columns: int) -> int | None:
+    """How long equal parts of K are at most for SMALL_PRODUCTs of FEW_ROWS; None if that is too short."""
+    longest = SMALL_PRODUCT // (FEW_ROWS * columns)
+    return next((n for n in range(min(k, longest), FEW_ROWS, -1) if k % n == 0), None)
+
+
+def _multiply_parts(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    """X Y as a sum of small products, for which X is read once:  (M, K), (parts, K / parts, N) → (M, N)."""
+    parts = x.reshape(len(x), len(y), -1).swapaxes(0, 1)
+    np.matmul(parts, y).sum(0, out=out)
 
 
 class Product:

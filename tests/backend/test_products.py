@@ -34,6 +34,17 @@ def test_strips_are_the_product(factors, monkeypatch, m, n, transposed):
     np.testing.assert_allclose(z, x.astype(np.float64) @ y, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("k", [1024, 10007, 25088])  # in equal parts; a prime number; VGG16's
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_few_rows_times_a_matrix_is_a_sum_of_parts(factors, monkeypatch, rows, k):
+    taken, original = [], products._multiply_parts
+    monkeypatch.setattr(products, "_multiply_parts", lambda *a: taken.append(a) or original(*a))
+    monkeypatch.setattr(products, "LARGE_PRODUCT", 0)
+    x, y = factors(rows, k, 300, transposed=True)
+    np.testing.assert_allclose(matmul(x, y), x.astype(np.float64) @ y, rtol=1e-4, atol=1e-4)
+    assert len(taken) == (0 if k == 10007 else 3)
+
+
 def test_threads_change_no_bit(factors, monkeypatch):
     monkeypatch.setattr(products, "LARGE_PRODUCT", 0)
     x, y = factors(8, 200, 1500, transposed=True)
