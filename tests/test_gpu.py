@@ -167,6 +167,24 @@ def test_arrays_that_do_not_lie_in_one_piece():
             assert_close(z.grad, expected.grad)
 
 
+def test_infinity_and_nan_are_what_they_are_on_the_cpu():
+    x = np.random.default_rng(0).standard_normal((1, 1, 6, 8)).astype(np.float32)
+    x[0, 0, 0, 0], x[0, 0, 2, 3], x[0, 0, 5, 5] = np.nan, np.inf, -np.inf
+    x[0, 0, 4:6, :2] = -np.inf  # no pixel of this window is larger than another
+    found = []
+    for device in ("cpu", "gpu"):
+        a = Tensor(x, requires_grad=True).to(device)
+        y, indices = F.max_pool2d(a, 2, return_indices=True)
+        gradients = dl.grad(y, a, y.detach()), dl.grad(F.relu(a), a, a.detach())
+        found.append([y, indices, *gradients, F.max_pool2d(a.detach(), 3, 2, 1)])
+    for there, here in zip(found[1], found[0], strict=True):
+        np.testing.assert_array_equal(there.numpy(), here.numpy())
+    window, w = Window((3, 3), padding=(1, 1)), np.ones((1, 1, 3, 3), np.float32)
+    y = im2col_conv.conv2d(x, w, None, window, 1, relu=True)
+    z = gpu_conv.conv2d(to_device(x, "gpu"), to_device(w, "gpu"), None, window, 1, relu=True)
+    np.testing.assert_allclose(as_numpy(z), y, rtol=1e-5)
+
+
 # Tensors of two devices: one line that says what to do
 
 
