@@ -24,6 +24,21 @@ def _seed():
     minidl.seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _gpu(request):
+    """Where there is no GPU, a test that needs one says why."""
+    if request.node.get_closest_marker("gpu") and (reason := minidl.backend.gpu_unavailable()):
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """What CuPy is to the kernels, on this processor."""
+    from compiled_kernels import CompiledNumPy
+
+    return CompiledNumPy(tmp_path_factory.mktemp("kernels"))
+
+
 @pytest.fixture(scope="session")
 def drawn_folder(tmp_path_factory):
     """train/{cats,dogs} with 20 pictures and valid/{cats,dogs} with 10, 16 × 16 pixels."""

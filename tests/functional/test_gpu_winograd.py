@@ -2,69 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-import re
-import shutil
-import subprocess
-
 import numpy as np
 import pytest
 
-from minidl.backend import as_numpy, gpu_unavailable, to_device
+from minidl.backend import as_numpy, to_device
 from minidl.backend.im2col import Window
 from minidl.functional import gpu_winograd, im2col_conv, winograd
 
-KINDS = {"raw float32": "float*", "int32": "int", "int64": "long long", "bool": "bool"}
 SHAPES = [  # of x, filters, padding
     ((2, 3, 8, 8), 4, (1, 1)),
     ((1, 2, 3, 3), 1, (0, 0)),
     ((3, 5, 7, 10), 2, (2, 1)),
     ((5, 1, 13, 6), 3, (1, 2)),
 ]
-
-
-class CompiledNumPy:
-    """NumPy, with what CuPy offers for kernels of one's own: here they are compiled for this processor."""
-
-    def __init__(self, folder):
-        self.folder, self.compiler = folder, shutil.which("c++") or shutil.which("g++")
-        if self.compiler is None:
-            pytest.skip("needs a C++ compiler")
-
-    def __getattr__(self, name):
-        return getattr(np, name)
-
-    def ElementwiseKernel(self, inputs, output, body, name, preamble):
-        parameters = [p.split() for p in f"{inputs}, {output}".split(",")]
-        kinds = [KINDS[" ".join(words)] for *words, _ in parameters]
-        declared = ", ".join(f"{kind} {words[-1]}" for kind, words in zip(kinds, parameters, strict=True))
-        source = f"""#include <cstddef>
-            {preamble}
-            extern "C" void kernel(ptrdiff_t size, {declared}) {{
-                for (ptrdiff_t i = 0; i < size; ++i) {{ {body} }}
-            }}"""
-        stem = f"{name}_{'wide' if 'long' in preamble else 'short'}"
-        (self.folder / f"{stem}.cpp").write_text(re.sub(r"#pragma unroll", "", source))
-        command = [self.compiler, "-O1", "-shared", "-fPIC", "-Wall", "-Werror"]
-        subprocess.run([*command, "-o", f"{stem}.so", f"{stem}.cpp"], cwd=self.folder, check=True)
-        function = ctypes.CDLL(str(self.folder / f"{stem}.so")).kernel
-        function.restype = None
-        types = {"int": ctypes.c_int, "long long": ctypes.c_longlong, "bool": ctypes.c_bool}
-
-        def call(*arguments, size):
-            assert all(a.flags.c_contiguous for a in arguments if isinstance(a, np.ndarray))
-            given = [
-                ctypes.c_void_p(a.ctypes.data) if kind == "float*" else types[kind](a)
-                for kind, a in zip(kinds, arguments, strict=True)
-            ]
-            function(ctypes.c_ssize_t(size), *given)
-
-        return call
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    return CompiledNumPy(tmp_path_factory.mktemp("kernels"))
 
 
 def check(move):
@@ -107,8 +57,6 @@ def test_on_this_processor(monkeypatch, compiled, integer, size):
 @pytest.mark.parametrize("size", [1, 1 << 29])
 @pytest.mark.parametrize("integer", ["int", "long long"])
 def test_on_the_gpu(monkeypatch, integer, size):
-    if reason := gpu_unavailable():
-        pytest.skip(reason)
     monkeypatch.setattr(gpu_winograd, "BYTES", size)
     monkeypatch.setattr(gpu_winograd.kernels, "integer_for", lambda count: integer)
     check(lambda x: to_device(x, "gpu"))
@@ -118,8 +66,6 @@ def test_on_the_gpu(monkeypatch, integer, size):
 @pytest.mark.gpu
 def test_as_exact_as_the_processors():
     """Against float64: a layer of 256 channels."""
-    if reason := gpu_unavailable():
-        pytest.skip(reason)
     rng, window = np.random.default_rng(0), Window((3, 3), padding=(1, 1))
     x, w = rng.standard_normal((2, 256, 16, 16)), rng.standard_normal((64, 256, 3, 3))
     exact = im2col_conv.conv2d(x, w, None, window, 1)

@@ -10,7 +10,6 @@ import pytest
 
 from minidl import Tensor
 from minidl import functional as F
-from minidl.backend import gpu_unavailable
 from minidl.operations import OPERATIONS, checks
 
 CASES = [
@@ -81,8 +80,6 @@ def test_slopes_at_kinks(row, kink):
 @pytest.mark.gpu
 @each_case
 def test_the_gpu_computes_the_same(row, sample):
-    if reason := gpu_unavailable():
-        pytest.skip(reason)
     checks.check_gpu(row, sample)
 
 

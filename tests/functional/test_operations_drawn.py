@@ -9,7 +9,6 @@ from drawn_cases import cases
 from hypothesis import given, settings
 
 import minidl
-from minidl.backend import gpu_unavailable
 from minidl.functional.activation import Softmax
 from minidl.operations import OPERATIONS, checks
 
@@ -40,9 +39,6 @@ def test_ten_thousand_distinct_cases_were_drawn(capsys):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_gpu_computes_the_same(name):
-    if reason := gpu_unavailable():
-        pytest.skip(reason)
-
     @settings(max_examples=GPU_EXAMPLES)
     @given(case=cases(name))
     def run(case):
