@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Call = Callable[[], object]
+PAUSE = 0.03  # seconds: after a call OpenMP's and BLAS's threads go on spinning, and slow the other side
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,15 @@ def alternate(
     theirs: Call | Mapping[str, Call],
     repetitions: int,
     aim: float | None = None,
-    pause: float = 0.0,
 ) -> Timing:
-    """Call both twice to warm up, then in turn. Of several peers the one that was quickest then stays.
+    """Call both to warm up, then in turn. Of several peers the one that was quickest in the warm-up stays.
 
-    With a `pause` (seconds) before each turn, the other side's threads have stopped spinning, and a call that
-    is not timed wakes its own.
+    In each turn the other side's threads stop spinning first, and a call that is not timed wakes its own.
     """
 
     def turn(f: Call) -> float:
-        if pause:
-            time.sleep(pause)
-            f()
+        time.sleep(PAUSE)
+        f()
         return milliseconds(f)
 
     peers = theirs if isinstance(theirs, Mapping) else {"PyTorch": theirs}

@@ -58,7 +58,6 @@ OTHERS = [
     Layer(256, 512, 56, kernel=1, stride=2, aim=1.0),
     Layer(3, 32, 32, aim=1.0, pictures=8),
 ]
-PAUSE = 0.03  # seconds: after a call OpenMP's and BLAS's threads go on spinning, and slow the other side
 
 
 def run(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
@@ -77,7 +76,7 @@ def run(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
             peers = {name: operations[what] for name, operations in theirs.items()}
             for peer in peers.values():
                 check(ours().numpy(), peer().numpy())
-            rows[f"{layer}, {what}"] = alternate(ours, peers, repetitions, layer.aim, PAUSE)
+            rows[f"{layer}, {what}"] = alternate(ours, peers, repetitions, layer.aim)
     return rows
 
 
