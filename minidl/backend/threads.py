@@ -30,6 +30,7 @@ def _default_num_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+HUGE_PAGE = 1 << 21  # bytes
 _num_threads = _default_num_threads()
 _one_at_a_time = threading.Lock()  # BLAS has one setting for the process; who sets it must put it back
 
@@ -198,8 +199,22 @@ def scratch(xp: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         return xp.empty(shape, dtype)
     key, size = (name, np.dtype(dtype)), math.prod(shape)
     if key not in _scratch.arrays or _scratch.arrays[key].size < size:
-        _scratch.arrays[key] = np.empty(size, dtype)
+        _scratch.arrays[key] = _in_huge_pages(size, np.dtype(dtype))
     return _scratch.arrays[key][:size].reshape(shape)
+
+
+def _in_huge_pages(size: int, dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array; one of 1 MB or more begins where a huge page of the system does.
+
+    NumPy asks Linux for huge pages from 4 MB on, which two more than needed come to. With pages of 4 KB the
+    processor keeps looking up where they are, at times for a tenth of the time of a convolution.
+    """
+    size *= dtype.itemsize
+    if size < HUGE_PAGE // 2:
+        return np.empty(size, np.uint8).view(dtype)
+    memory = np.empty((-(-size // HUGE_PAGE) + 2) * HUGE_PAGE, np.uint8)
+    start = -memory.ctypes.data % HUGE_PAGE
+    return memory[start : start + size].view(dtype)
 
 
 def release_scratch() -> None:

@@ -213,6 +213,13 @@ def test_strips_cover_everything_once_within_the_limit(n, rows, row_bytes, limit
     assert (counts == 1).all()
 
 
+@pytest.mark.parametrize("size", [1 << 18, 3 << 20])
+def test_large_scratch_memory_begins_with_a_huge_page(size):
+    memory = scratch(np, f"huge {size}", (4, size // 4), np.float32)
+    assert memory.ctypes.data % threads.HUGE_PAGE == 0
+    memory[...] = 1  # all of it is there
+
+
 def test_split():
     assert split(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
     assert split(0, 3) == []
