@@ -24,7 +24,9 @@ from minidl.errors import ShapeError
 from minidl.functional import gpu_conv, gpu_winograd, im2col_conv, row_conv, strip_conv, winograd
 from minidl.functional.activation import Gate
 from minidl.functional.arithmetic import in_one_type
+from minidl.functional.pooling import max_pool2d
 from minidl.functional.reduction import sum as sum_
+from minidl.recording import here
 from minidl.tensor import Tensor
 
 
@@ -41,7 +43,7 @@ class Conv2d(Function):
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.size = x.shape[2:]
-        work = _algorithm(x, weight, self.window, self.groups, _winograd_pays(x, *weight.shape[:2]))
+        work = _algorithm_for(x, weight, self.window, self.groups)
         y = work.conv2d(x, weight, bias, self.window, self.groups, self.relu)
         self.save(
             x=x if self.needs_grad[1] else None,
@@ -87,7 +89,7 @@ class ConvTranspose2d(Function):
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
-        work = _algorithm(x, weight, self.window, self.groups, _winograd_pays(x, *weight.shape[:2]))
+        work = _algorithm_for(x, weight, self.window, self.groups)
         return work.conv_transpose2d(x, weight, bias, self.window, self.groups, self.size)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -144,6 +146,7 @@ def conv2d(
     dilation: int | Pair = 1,
     groups: int = 1,
     relu: bool = False,
+    pool: bool = False,
 ) -> Tensor:
     """y = x ⋆ w + b, each picture correlated with each filter.
 
@@ -154,6 +157,8 @@ def conv2d(
         stride, padding, dilation: for both axes, or (vertical, horizontal).
         groups: input and output channels are split into this many groups that do not see each other.
         relu: y = max(x ⋆ w + b, 0), as `relu(conv2d(…))`, but while y is still in the cache.
+        pool: the largest of each 2×2 of that, as `max_pool2d(…, 2)`; where nothing is recorded, y is not even
+            written down.
 
     Raises:
         ShapeError: the shapes do not belong together, or the window does not fit into the picture.
@@ -168,7 +173,18 @@ def conv2d(
     _check_bias(bias, o, weight)
     window = Window.of(weight.shape[2:], stride, padding, dilation)
     function = Conv2dReLU(window, groups) if relu else Conv2d(window, groups)
-    return function(*in_one_type(x, weight, *([] if bias is None else [bias])))
+    operands = in_one_type(x, weight, *([] if bias is None else [bias]))
+    if not pool:
+        return function(*operands)
+    arrays = [operand.data for operand in operands]
+    if (
+        (here.state.recording and any(operand.requires_grad for operand in operands))
+        or _algorithm_for(arrays[0], arrays[1], window, groups) is not winograd
+        or min(window.places(arrays[0].shape[2:])) < 2
+    ):
+        return max_pool2d(function(*operands), 2)
+    b = None if bias is None else arrays[2]
+    return Tensor(winograd.conv2d(arrays[0], arrays[1], b, window, groups, relu, pool))
 
 
 def conv_transpose2d(
@@ -264,6 +280,11 @@ def conv_algorithm(name: str | None = None) -> str:
             )
         _chosen = name
     return _chosen
+
+
+def _algorithm_for(x: Array, weight: Array, window: Window, groups: int) -> ModuleType:
+    """The file that does the work for x ⋆ w, and for x ⋆ᵀ w."""
+    return _algorithm(x, weight, window, groups, _winograd_pays(x, *weight.shape[:2]))
 
 
 def _winograd_pays(x: Array, o: int, c: int) -> bool:

@@ -65,7 +65,7 @@ def _evaluate(coefficients: int) -> np.ndarray:
 
 A, B, G = _evaluate(4), np.linalg.inv(_evaluate(6)), _evaluate(3)
 INPUT, FILTER, TURNED, OUTPUT = (np.array(m, np.float32, order="C") for m in (B.T, G, G[:, ::-1], A.T))
-FOUR = np.complex128  # four float32 at once: NumPy copies by elements, and the fewer the faster
+TOGETHER = {4: np.complex128, 2: np.complex64}  # so many float32: NumPy copies by elements, and fewer faster
 FREQUENCIES = split(36, 3)
 STRIP = 112  # tiles that one thread takes through all three steps; more if channels are few
 BLOCK = 7168  # tiles or filters, times channels, that one thread transforms at a time: about 1 MiB
@@ -132,11 +132,12 @@ def conv2d(
     window: Window,
     groups: int,
     relu: bool = False,
+    pool: bool = False,
 ) -> np.ndarray:
-    """x ⋆ w + b:  (N, C, H, W), (O, C, 3, 3), (O,) → (N, O, OH, OW)."""
+    """x ⋆ w + b:  (N, C, H, W), (O, C, 3, 3), (O,) → (N, O, OH, OW), or ⌊OH / 2⌋ and ⌊OW / 2⌋ with `pool`."""
     size = window.places(x.shape[2:])
     u = kept(weight, lambda: transform_filters(FILTER, weight))
-    return _filtered(x, u, bias, relu, window.padding, size)
+    return _filtered(x, u, bias, relu, pool, window.padding, size)
 
 
 def conv_transpose2d(
@@ -144,28 +145,35 @@ def conv_transpose2d(
 ) -> np.ndarray:
     """x ⋆ᵀ w + b:  (N, O, OH, OW), (O, C, 3, 3), (C,) → (N, C, *size)."""
     turned, border = transform_filters(TURNED, weight), (2 - window.padding[0], 2 - window.padding[1])
-    return _filtered(x, turned.swapaxes(1, 2), bias, False, border, size)
+    return _filtered(x, turned.swapaxes(1, 2), bias, False, False, border, size)
 
 
 def _filtered(
-    x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, relu: bool, padding: Pair, size: Pair
+    x: np.ndarray,
+    u: np.ndarray,
+    bias: np.ndarray | None,
+    relu: bool,
+    pool: bool,
+    padding: Pair,
+    size: Pair,
 ) -> np.ndarray:
-    """Y for the transformed filters U (36, O, C):  (N, C, H, W) → (N, O, *size)."""
+    """Y for the transformed filters U (36, O, C):  (N, C, H, W) → (N, O, *size), or half the size pooled."""
     (n, c), o = x.shape[:2], u.shape[1]
-    y = empty(np, (n, o, *size), np.float32)
+    shape = (n, o, *size)
+    y = empty(np, (n, o, size[0] // 2, size[1] // 2) if pool else shape, np.float32)
 
     def steps(here: Tiles, frequencies: list[slice]) -> Iterator[tuple[Callable, list[tuple]]]:
         v, m = planes("v", 36, c, len(here)), planes("m", 36, o, len(here))
         yield transform_tiles, [(INPUT, x, padding, here, part, v[:, part]) for part in here.blocks(c)]
         yield multiply, [(u[f], v[f], m[f]) for f in frequencies]
-        yield transform_output, [(m[:, part], bias, relu, here, part, y) for part in here.blocks(o)]
+        yield transform_output, [(m[:, part], bias, relu, pool, here, part, y) for part in here.blocks(o)]
 
     def strip(here: Tiles) -> None:
         for step, pieces in steps(here, [slice(0, 36)]):
             for piece in pieces:
                 step(*piece)
 
-    strips = list(cut(y.shape, max(STRIP, 2 * BLOCK // (c + o))))
+    strips = list(cut(shape, max(STRIP, 2 * BLOCK // (c + o))))
     if len(strips) == 1 and 36 * o * c * len(strips[0]) >= LARGE_STRIP:
         for step, pieces in steps(strips[0], FREQUENCIES):
             parallel_for(np, step, pieces)
@@ -309,26 +317,39 @@ def transform_tiles(
 
 
 def transform_output(
-    m: np.ndarray, bias: np.ndarray | None, relu: bool, here: Tiles, channels: slice, out: np.ndarray
+    m: np.ndarray,
+    bias: np.ndarray | None,
+    relu: bool,
+    pool: bool,
+    here: Tiles,
+    channels: slice,
+    out: np.ndarray,
 ) -> None:
     """Y = Aᵀ M A + b for these channels of M (36, O, T), put into out (N, O, OH, OW).
 
-    As `transform` does it, but the four outputs of a line end up side by side.
+    As `transform` does it, but the four outputs of a line end up side by side; with `pool` two, the largest
+    of 2×2 each, to which b is added later: rounding does not change which is the largest.
     """
     o, (pictures, rows, across) = m.shape[1], here.shape
     half = planes("half", 24, o * len(here)).reshape(6, 4, -1)
     np.matmul(OUTPUT, m.reshape(6, 6, -1).swapaxes(0, 1), out=half)
     lines = scratch(np, "lines", (4, o, len(here) * 4), np.float32)
     np.matmul(half.transpose(1, 2, 0), OUTPUT.T, out=lines.reshape(4, -1, 4))
+    if pool:
+        lines = np.maximum(lines[::2], lines[1::2], out=lines[:2])
+        pooled = scratch(np, "pooled", (2, o, len(here) * 2), np.float32)
+        lines = np.maximum(lines[..., ::2], lines[..., 1::2], out=pooled)
+    side = len(lines)
     if bias is not None:
         lines += bias[channels, None]
     if relu:
         positive_part(lines, out=lines)
-    part = out[here.pictures, channels, 4 * here.rows.start : 4 * here.rows.stop]
-    fits = part.shape[2:] == (4 * rows, 4 * across)
-    picture = part if fits else scratch(np, "picture", (pictures, o, 4 * rows, 4 * across), np.float32)
-    windows = here.in_order(picture.view(FOUR).reshape(pictures, o, rows, 4, across).transpose(3, 1, 0, 2, 4))
-    windows[...] = lines.view(FOUR).reshape(windows.shape)
+    part = out[here.pictures, channels, side * here.rows.start : side * here.rows.stop]
+    fits = part.shape[2:] == (side * rows, side * across)
+    picture = part if fits else scratch(np, "picture", (pictures, o, side * rows, side * across), np.float32)
+    cells: np.ndarray = picture.view(TOGETHER[side]).reshape(pictures, o, rows, side, across)
+    windows = here.in_order(cells.transpose(3, 1, 0, 2, 4))
+    windows[...] = lines.view(TOGETHER[side]).reshape(windows.shape)
     if not fits:
         part[...] = picture[:, :, : part.shape[2], : part.shape[3]]
 

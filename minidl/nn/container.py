@@ -21,9 +21,10 @@ class Sequential(Module):
         Sequential({"hidden": Linear(784, 100), "relu": ReLU()})      named as the dict says
         Sequential(hidden=Linear(784, 100), relu=ReLU())              the same
 
-    Two neighbours may go a cheaper way to the same numbers, where nobody sees what is between them:
+    Neighbours may go a cheaper way to the same numbers, where nobody sees what is between:
 
-    - Where nothing is recorded a Conv2d also does the ReLU that follows it, in the same pass.
+    - Where nothing is recorded a Conv2d also does the ReLU that follows it in the same pass, and the
+      MaxPool2d(2) after that.
     - Else a ReLU waits for the MaxPool2d that follows it. The largest of all max(x, 0) is max(largest x, 0),
       with the same gradient, but there are fewer numbers to compute, and the large map is not kept.
 
@@ -47,8 +48,11 @@ class Sequential(Module):
         while modules:
             module = modules.popleft()
             if modules and _in_one_pass(module, modules[0], x):
-                modules.popleft()
-                x = module(x, relu=True)
+                relu = modules.popleft()
+                pool = bool(modules) and _halves(modules[0]) and _nobody_asks(relu, modules[0])
+                if pool:
+                    modules.popleft()
+                x = module(x, relu=True, pool=pool)
             elif modules and _in_either_order(module, modules[0]):
                 x = module(modules.popleft()(x))
             else:
@@ -100,6 +104,14 @@ def _in_one_pass(module: Module, following: Module, x: Any) -> bool:
         and _nobody_asks(module, following)
         and not (here.state.recording and any(t.requires_grad for t in (x, *module.parameters())))
     )
+
+
+def _halves(module: Module) -> bool:
+    """Whether it is MaxPool2d(2)."""
+    if type(module) is not MaxPool2d:
+        return False
+    options = module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode
+    return options == (2, 2, 0, 1, False)
 
 
 def _in_either_order(module: Module, following: Module) -> bool:

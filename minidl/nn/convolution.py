@@ -80,8 +80,8 @@ class Conv2d(_Convolution):
         self.bias = new_parameter(out_channels) if bias else None
         initialise(self.weight, self.bias)
 
-    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        """x ⋆ weight + bias, with `relu` no less than 0."""
+    def forward(self, x: Tensor, relu: bool = False, pool: bool = False) -> Tensor:
+        """x ⋆ weight + bias, with `relu` no less than 0, with `pool` the largest of each 2×2 of that."""
         return F.conv2d(
             x,
             self.weight,
@@ -91,6 +91,7 @@ class Conv2d(_Convolution):
             dilation=self.dilation,
             groups=self.groups,
             relu=relu,
+            pool=pool,
         )
 
     def multiply_adds(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:

@@ -221,6 +221,38 @@ def test_a_convolution_does_the_relu_after_it_where_nobody_looks_between():
     assert called() == [net[1], net[2]]
 
 
+@pytest.mark.parametrize("size", [(16, 16), (9, 14), (2, 3)])
+def test_a_convolution_does_relu_and_pooling_where_nobody_looks_between(size):
+    net = nn.Sequential(nn.Conv2d(32, 40, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    x = Tensor(np.random.default_rng(0).standard_normal((40, 32, *size), dtype=np.float32))
+    expected = net[2](net[1](net[0](x))).numpy()
+
+    def called():
+        seen = []
+        pool = nn.MaxPool2d.forward
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nn.MaxPool2d, "forward", lambda self, x: seen.append(self) or pool(self, x))
+            np.testing.assert_array_equal(net(x).numpy(), expected)
+        return seen
+
+    assert called() == [net[2]]  # recorded
+    with dl.no_grad():
+        assert called() == []
+        for layer in net:
+            with layer.register_forward_hook(lambda module, inputs, y: None):
+                assert called() == [net[2]]
+        with dl.detect_anomaly():
+            assert called() == [net[2]]
+
+
+@pytest.mark.parametrize("options", [{"stride": 1}, {"padding": 1}, {"ceil_mode": True}, {"dilation": 2}])
+def test_other_poolings_come_after_the_convolution(options):
+    net = nn.Sequential(nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2, **options))
+    x = Tensor(np.random.default_rng(0).standard_normal((16, 32, 15, 15), dtype=np.float32))
+    with dl.no_grad():
+        np.testing.assert_array_equal(net(x).numpy(), net[2](net[1](net[0](x))).numpy())
+
+
 GAPS = nn.MaxPool2d(2, padding=1, dilation=3)  # some of its windows may see the border alone
 
 
