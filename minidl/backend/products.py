@@ -16,7 +16,7 @@ from minidl.backend.threads import one_blas_thread, parallel_for, scratch, split
 
 SMALL_PRODUCT = 10**6  # multiplications: up to here OpenBLAS does not copy into another order first
 LARGE_PRODUCT = 1 << 27  # multiplications: a few milliseconds on one core
-LARGE_MATRIX = 1 << 22  # elements, which take as long to read
+LARGE_MATRIX = 1 << 22  # elements, which take as long to read, if they are added up in long sums
 STRIP = 512  # rows or columns of the result
 FEW_ROWS, FEW_COLUMNS = 128, 8  # of the result: with more OpenBLAS copies first, however small the product
 PIECE = {"cpu": 1 << 21, "gpu": 1 << 24}  # elements: of a Product, so many are computed at once
@@ -24,24 +24,25 @@ PIECE = {"cpu": 1 << 21, "gpu": 1 << 24}  # elements: of a Product, so many are 
 
 def matmul(x: Array, y: Array) -> Array:
     """x @ y        (…, M, K) (…, K, N) → (…, M, N)"""
-    large = x.size * y.shape[-1] >= LARGE_PRODUCT or max(x.size, y.size) >= LARGE_MATRIX
+    k, n = y.shape[-2:]
+    large = x.size * n >= LARGE_PRODUCT or (k > FEW_ROWS and max(x.size, y.size) >= LARGE_MATRIX)
     if not large or x.ndim > 2 or y.ndim > 2 or device_of(x) == "gpu":
         xp = array_module(x)
         shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
         out = empty(xp, shape, xp.result_type(x, y))
         with contextlib.nullcontext() if large or device_of(x) == "gpu" else one_blas_thread():
             return xp.matmul(x, y, out=out)
-    if len(x) < y.shape[1] and y.flags.f_contiguous:  # x Wᵀ: W as it lies in memory, a fifth faster
+    if len(x) < n and y.flags.f_contiguous:  # x Wᵀ: W as it lies in memory, a fifth faster
         return np.ascontiguousarray(matmul(y.T, x.T).T)
-    out = empty(np, (len(x), y.shape[1]), np.result_type(x, y))
-    if y.shape[1] <= FEW_COLUMNS and (width := _part(x.shape[1], y.shape[1])):
-        y = y.reshape(-1, width, y.shape[1])
+    out = empty(np, (len(x), n), np.result_type(x, y))
+    if 0 < n <= FEW_COLUMNS and (width := _part(k, n)):
+        y = y.reshape(-1, width, n)
         parallel_for(np, _multiply_parts, [(x[rows], y, out[rows]) for rows in split(len(x), FEW_ROWS)])
         return out
-    if len(x) >= y.shape[1]:
+    if len(x) >= n:
         strips = [(x[rows], y, out[rows]) for rows in split(len(x), STRIP)]
     else:
-        strips = [(x, y[:, columns], out[:, columns]) for columns in split(y.shape[1], STRIP)]
+        strips = [(x, y[:, columns], out[:, columns]) for columns in split(n, STRIP)]
     parallel_for(np, np.matmul, strips)
     return out
 

@@ -45,6 +45,20 @@ def test_few_rows_times_a_matrix_is_a_sum_of_parts(factors, monkeypatch, rows, k
     assert len(taken) == (0 if k == 10007 else 3)
 
 
+@pytest.mark.parametrize(("m", "n"), [(0, 2048), (2048, 0)])
+def test_a_large_matrix_times_an_empty_one(factors, m, n):
+    """As a wide dense layer does with a batch of no pictures."""
+    x, y = factors(m, 2048, n, transposed=True)
+    assert matmul(x, y).shape == (m, n)
+
+
+def test_a_long_matrix_with_few_columns_stays_whole(factors, monkeypatch):
+    """In strips of 512 rows it would take twice as long."""
+    monkeypatch.setattr(products, "parallel_for", None)
+    x, y = factors(1 << 20, 4, 4)
+    np.testing.assert_array_equal(matmul(x, y), x @ y)
+
+
 def test_threads_change_no_bit(factors, monkeypatch):
     monkeypatch.setattr(products, "LARGE_PRODUCT", 0)
     x, y = factors(8, 200, 1500, transposed=True)
