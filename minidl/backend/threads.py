@@ -132,22 +132,25 @@ class _Pool:
         from concurrent.futures import ThreadPoolExecutor
 
         self.numbers: list[int] = []  # the operating system's, of the threads that have begun
-        self.placed = (-1, 0)
+        self.placed: tuple[set[int], int] = (set(), 0)  # the cores they may use, and how many threads know it
         self.executor = ThreadPoolExecutor(threads, "minidl", _add_own_number, (self.numbers,))
 
     def leave_this_core(self) -> None:
-        """Let these threads run on all cores but the one that the caller is on, where Linux can do that.
+        """Let these threads run on all of the caller's cores but the one it is on, where Linux can do that.
 
         The kernel of a virtual machine holds a core that sleeps for one that is taken away. So it wakes a
         thread on the core of whoever wakes it, where it waits until the clock's next tick, 4 ms.
         """
         here = _core()()
-        if here < 0 or self.placed == (here, len(self.numbers)):
+        if here < 0:
             return
-        if others := os.sched_getaffinity(0) - {here}:
-            for number in self.numbers:
-                os.sched_setaffinity(number, others)
-        self.placed = (here, len(self.numbers))
+        allowed = os.sched_getaffinity(0)  # may have changed
+        place = allowed - {here} or allowed, len(self.numbers)
+        if self.placed != place:
+            with contextlib.suppress(OSError):  # a sandbox may forbid it
+                for number in self.numbers:
+                    os.sched_setaffinity(number, place[0])
+            self.placed = place
 
 
 @functools.lru_cache(maxsize=1)

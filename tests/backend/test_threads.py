@@ -72,6 +72,30 @@ def test_the_other_threads_leave_the_core_of_their_caller(three_threads):
     assert [len(before - others) for others in cores.values()] == [1, 1]
 
 
+def test_the_other_threads_keep_to_the_cores_that_their_caller_may_use(monkeypatch):
+    pool, placed = threads._Pool(1), []
+    pool.numbers.append(7)
+    monkeypatch.setattr(threads, "_core", lambda: lambda: 0)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *call: placed.append(call), raising=False)
+    for allowed in ({0, 1}, {0, 1}, {0, 1, 2, 3}, {0}):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed, raising=False)
+        pool.leave_this_core()
+    assert placed == [(7, {1}), (7, {1, 2, 3}), (7, {0})]
+
+
+def test_the_other_threads_work_where_the_system_forbids_to_place_them(monkeypatch, three_threads):
+    pytest.importorskip("threadpoolctl")
+
+    def forbid(*call):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbid, raising=False)
+    for _ in range(2):  # the first time they begin
+        seen = []
+        parallel_for(np, seen.append, [(i,) for i in range(9)])
+        assert sorted(seen) == list(range(9))
+
+
 def test_a_second_caller_waits_until_the_first_is_served(three_threads):
     pytest.importorskip("threadpoolctl")
     served = []
