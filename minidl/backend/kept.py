@@ -17,26 +17,31 @@ import numpy as np
 
 from minidl.backend.threads import parallel_for, split
 
-LIMIT = 1 << 29  # bytes kept at most
+LIMIT = 1 << 29  # bytes kept at most, the copies too
 SAMPLE = 64  # numbers that are remembered the first time, about
 PIECE = 1 << 18  # numbers that a thread compares at a time
 
 
 @dataclass
 class Memory:
-    """Of one array: some of its numbers; later all of them, and what they led to."""
+    """Of one array: some of its numbers; later a copy of all of them, and what they led to.
+
+    These two come and go together: other threads may be reading them.
+    """
 
     source: weakref.ref[np.ndarray]
     sample: bytes
-    copy: np.ndarray | None = None
-    result: np.ndarray | None = None
+    known: tuple[np.ndarray, np.ndarray] | None = None
 
 
 _memories: dict[int, Memory] = {}  # by the array's id
 
 
 def kept(source: np.ndarray, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """compute(), or what it was for the same numbers in the same array, if they come a third time."""
+    """compute(), or what it was for the same numbers in the same array, if they come a third time.
+
+    What is returned may be returned again: it is not to be written into.
+    """
     if not source.flags.c_contiguous:
         return compute()
     key, sample = id(source), source.reshape(-1)[:: max(1, source.size // SAMPLE)].tobytes()
@@ -44,12 +49,15 @@ def kept(source: np.ndarray, compute: Callable[[], np.ndarray]) -> np.ndarray:
     if memory is None or memory.source() is not source or memory.sample != sample:
         _memories[key] = Memory(weakref.ref(source, functools.partial(_memories.pop, key)), sample)
         return compute()
-    if memory.result is not None and memory.copy is not None and _same(memory.copy, source):
-        return memory.result
+    known = memory.known
+    if known is not None and _same(known[0], source):
+        return known[1]
+    memory.known = None
+    copy = source.copy()  # before, or it could be a copy of what another thread writes meanwhile
     result = compute()
-    memory.copy = memory.result = None
-    if sum(other.result.nbytes for other in [*_memories.values()] if other.result is not None) < LIMIT:
-        memory.copy, memory.result = source.copy(), result.copy()
+    others = [array.nbytes for other in [*_memories.values()] for array in other.known or ()]
+    if sum(others) + copy.nbytes + result.nbytes <= LIMIT:
+        memory.known = copy, result.copy()
     return result
 
 

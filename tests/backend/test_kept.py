@@ -85,7 +85,8 @@ def test_nothing_is_kept_of_filters_that_learn(computed, layer):
         optimizer.zero_grad()
         F.conv2d(pictures(), layer.weight, layer.bias, padding=1).mean().backward()
         optimizer.step()
-    assert all(memory.result is None for memory in module._memories.values())
+    assert len(computed) == 4
+    assert [memory.known for memory in module._memories.values()] == [None]
 
 
 def test_what_was_kept_goes_with_the_filters():
@@ -94,7 +95,7 @@ def test_what_was_kept_goes_with_the_filters():
         for _ in range(3):
             layer(x)
     (memory,) = module._memories.values()
-    assert memory.result is not None
+    assert memory.known is not None
     del layer, memory
     gc.collect()
     assert not module._memories
@@ -109,12 +110,12 @@ def test_nan_is_the_same_as_itself(computed, layer):
 
 
 def test_no_more_is_kept_than_the_limit(monkeypatch):
-    monkeypatch.setattr(module, "LIMIT", 100)
+    monkeypatch.setattr(module, "LIMIT", 1000)  # bytes; an array and its result have 240 each
     arrays = [np.arange(30.0) + i for i in range(3)]
     for _ in range(3):
         for array in arrays:
             np.testing.assert_array_equal(kept(array, lambda array=array: 2 * array), 2 * array)
-    assert [memory.result is None for memory in module._memories.values()] == [False, True, True]
+    assert [memory.known is None for memory in module._memories.values()] == [False, False, True]
 
 
 def test_an_array_that_is_not_contiguous_is_computed_from_each_time():
@@ -135,3 +136,32 @@ def test_the_result_is_a_copy():
         kept(array, compute)
     scratch[...] = -1
     np.testing.assert_array_equal(kept(array, compute), 2 * array)
+
+
+def test_what_another_thread_writes_meanwhile_is_seen_the_next_time():
+    array = np.arange(1000.0)
+
+    def compute(write=False):
+        result = 2 * array
+        if write:
+            array[501] = 7  # none of those that are remembered the first time
+        return result
+
+    kept(array, compute)
+    kept(array, lambda: compute(write=True))
+    np.testing.assert_array_equal(kept(array, compute), 2 * array)
+
+
+def test_another_thread_that_computes_anew_meanwhile_takes_nothing_away(monkeypatch):
+    array, same = np.arange(5.0), module._same
+
+    def meanwhile(*arrays):
+        monkeypatch.setattr(module, "_same", lambda *_: False)
+        with pytest.raises(ZeroDivisionError):
+            kept(array, lambda: 1 / 0)
+        return same(*arrays)
+
+    for _ in range(2):
+        kept(array, lambda: 2 * array)
+    monkeypatch.setattr(module, "_same", meanwhile)
+    np.testing.assert_array_equal(kept(array, lambda: 1 / 0), 2 * array)
