@@ -174,17 +174,24 @@ def conv2d(
     window = Window.of(weight.shape[2:], stride, padding, dilation)
     function = Conv2dReLU(window, groups) if relu else Conv2d(window, groups)
     operands = in_one_type(x, weight, *([] if bias is None else [bias]))
-    if not pool:
-        return function(*operands)
-    arrays = [operand.data for operand in operands]
-    if (
-        (here.state.recording and any(operand.requires_grad for operand in operands))
-        or _algorithm_for(arrays[0], arrays[1], window, groups) is not winograd
-        or min(window.places(arrays[0].shape[2:])) < 2
-    ):
-        return max_pool2d(function(*operands), 2)
-    b = None if bias is None else arrays[2]
-    return Tensor(winograd.conv2d(arrays[0], arrays[1], b, window, groups, relu, pool))
+    if pool and can_pool(window, groups, *operands):
+        b = None if bias is None else operands[2].data
+        return Tensor(winograd.conv2d(operands[0].data, operands[1].data, b, window, groups, relu, pool))
+    y = function(*operands)
+    return max_pool2d(y, 2) if pool else y
+
+
+def can_pool(window: Window, groups: int, *operands: Tensor) -> bool:
+    """Whether `conv2d` can pool these (x, weight, bias) in the same pass, and nobody sees what is between."""
+    x, weight = (operand.data for operand in operands[:2])
+    return (
+        not (here.state.recording and any(operand.requires_grad for operand in operands))
+        and here.state.anomaly is None
+        and {operand.device for operand in operands} == {"cpu"}
+        and x.ndim == 4
+        and _algorithm_for(x, weight, window, groups) is winograd
+        and min(n + 2 * p for n, p in zip(x.shape[2:], window.padding, strict=True)) >= 4  # y is 2×2 or more
+    )
 
 
 def conv_transpose2d(

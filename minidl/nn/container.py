@@ -49,8 +49,7 @@ class Sequential(Module):
             module = modules.popleft()
             if modules and _in_one_pass(module, modules[0], x):
                 relu = modules.popleft()
-                pool = bool(modules) and _halves(modules[0]) and _nobody_asks(relu, modules[0])
-                if pool:
+                if pool := bool(modules) and _may_pool(module, relu, modules[0], x):
                     modules.popleft()
                 x = module(x, relu=True, pool=pool)
             elif modules and _in_either_order(module, modules[0]):
@@ -106,12 +105,13 @@ def _in_one_pass(module: Module, following: Module, x: Any) -> bool:
     )
 
 
-def _halves(module: Module) -> bool:
-    """Whether it is MaxPool2d(2)."""
-    if type(module) is not MaxPool2d:
+def _may_pool(module: Conv2d, relu: Module, following: Module, x: Tensor) -> bool:
+    """Whether the convolution may also do what follows its ReLU: a MaxPool2d(2), for which there is room."""
+    if type(following) is not MaxPool2d:
         return False
-    options = module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode
-    return options == (2, 2, 0, 1, False)
+    p = following
+    halves = (p.kernel_size, p.stride, p.padding, p.dilation, p.ceil_mode) == (2, 2, 0, 1, False)
+    return halves and _nobody_asks(relu, p) and module.can_pool(x)
 
 
 def _in_either_order(module: Module, following: Module) -> bool:

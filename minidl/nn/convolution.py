@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from minidl import functional as F
-from minidl.backend.im2col import pair
+from minidl.backend.im2col import Window, pair
+from minidl.functional.convolution import can_pool
 from minidl.nn.linear import initialise, new_parameter
 from minidl.nn.module import Module
 from minidl.tensor import Tensor
@@ -93,6 +94,12 @@ class Conv2d(_Convolution):
             relu=relu,
             pool=pool,
         )
+
+    def can_pool(self, x: Tensor) -> bool:
+        """Whether `forward` can pool in the same pass, and nobody sees what is between."""
+        window = Window.of(self.kernel_size, self.stride, self.padding, self.dilation)
+        operands = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)
+        return can_pool(window, self.groups, *operands)
 
     def multiply_adds(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         return math.prod(output_shape) * math.prod(self.weight.shape[1:])

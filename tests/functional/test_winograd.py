@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl import Tensor, grad, no_grad
+from minidl import Tensor, detect_anomaly, grad, no_grad
 from minidl import functional as F
 from minidl.backend.im2col import Window
 from minidl.backend.threads import get_num_threads, set_num_threads
-from minidl.errors import ShapeError
+from minidl.errors import AnomalyError, ShapeError
 from minidl.functional import convolution, im2col_conv, winograd
 
 
@@ -102,6 +102,13 @@ def test_pooling_in_the_convolution_is_a_pooling_after_it(algorithm):
             np.testing.assert_array_equal(found.numpy(), expected.numpy())
             with pytest.raises(ShapeError, match="window"):
                 F.conv2d(x[:, :, :3, :3], weight, b, relu=True, pool=True)
+
+
+def test_pooling_in_the_convolution_hides_no_nan():
+    x, weight = (Tensor(a.astype(np.float32)) for a in arrays(0, (4, 32, 9, 8), (32, 32, 3, 3)))
+    x.data[0, 0, 0, 0] = np.nan
+    with no_grad(), detect_anomaly(), pytest.raises(AnomalyError, match="Conv2d was given 1 NaN in its x"):
+        F.conv2d(x, weight, padding=1, pool=True)
 
 
 @pytest.mark.parametrize("sum_bytes", [0, 1 << 20])

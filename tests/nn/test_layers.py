@@ -245,6 +245,14 @@ def test_a_convolution_does_relu_and_pooling_where_nobody_looks_between(size):
             assert called() == [net[2]]
 
 
+@pytest.mark.parametrize("recording", [True, False])
+def test_of_a_map_that_is_too_small_the_pooling_complains(recording):
+    net = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    x = Tensor(np.zeros((256, 32, 1, 8), np.float32))
+    with dl.set_grad_enabled(recording), pytest.raises(ShapeError, match=r"^2 \(MaxPool2d\): a window"):
+        net(x)
+
+
 @pytest.mark.parametrize("options", [{"stride": 1}, {"padding": 1}, {"ceil_mode": True}, {"dilation": 2}])
 def test_other_poolings_come_after_the_convolution(options):
     net = nn.Sequential(nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2, **options))
