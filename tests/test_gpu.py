@@ -208,35 +208,6 @@ def test_an_optimizer_that_was_left_behind_says_so():
 # Convolutions
 
 
-@pytest.mark.parametrize("strip_bytes", [1, 3000, 1 << 28])
-@pytest.mark.parametrize(
-    ("window", "groups"),
-    [
-        (Window((3, 3), padding=(1, 1)), 1),
-        (Window((3, 3), padding=(1, 1)), 2),
-        (Window((3, 2), (2, 1), (1, 0), (1, 2)), 1),
-        (Window((2, 2), (3, 3)), 4),
-        (Window((1, 1)), 1),
-        (Window((1, 1), (2, 2), (1, 1)), 2),
-    ],
-    ids=str,
-)
-def test_every_way_to_cut_a_convolution(monkeypatch, window, groups, strip_bytes):
-    monkeypatch.setattr(gpu_conv, "STRIP_BYTES", strip_bytes)
-    rng = np.random.default_rng(0)
-    shapes, size = ((5, 4, 9, 8), (8, 4 // groups, *window.kernel), 8), (9, 8)
-    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
-    y = im2col_conv.conv2d(x, w, b, window, groups, relu=True)
-    there = [to_device(a, "gpu") for a in (x, w, b)]
-    assert_close(gpu_conv.conv2d(*there, window, groups, relu=True), y)
-    dy = rng.standard_normal(y.shape).astype(np.float32)
-    there[0:1] = there[0], to_device(dy, "gpu")
-    dx = im2col_conv.conv_transpose2d(dy, w, b[:4], window, groups, size)
-    assert_close(gpu_conv.conv_transpose2d(*there[1:3], there[3][:4], window, groups, size), dx)
-    dw = im2col_conv.conv_weight(x, dy, window, groups)
-    assert_close(gpu_conv.conv_weight(*there[:2], window, groups), dw)
-
-
 def test_the_plain_convolution_is_one_switch_away():
     x, _ = pictures()
     model = network(batch_norm=False).eval()

@@ -44,10 +44,12 @@ def check(move):
             assert found.dtype == np.float32
 
 
+@pytest.mark.parametrize("small", [0, gpu_winograd.SMALL])
 @pytest.mark.parametrize("size", [1, 1 << 29])
 @pytest.mark.parametrize("integer", ["int", "long long"])
-def test_on_this_processor(monkeypatch, compiled, integer, size):
+def test_on_this_processor(monkeypatch, compiled, integer, size, small):
     monkeypatch.setattr(gpu_winograd, "BYTES", size)
+    monkeypatch.setattr(gpu_winograd, "SMALL", small)
     monkeypatch.setattr(gpu_winograd, "array_module", lambda x: compiled)
     monkeypatch.setattr(gpu_winograd.kernels, "integer_for", lambda count: integer)
     check(np.asarray)
