@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minidl.backend.blocks import BLOCK, blocks, for_each_block, masked
+from minidl.backend.blocks import BLOCK, ROW, blocks, for_each_block, masked, positive_part
 
 SIZE = BLOCK["cpu"]
 
@@ -48,3 +48,17 @@ def test_masked_is_where(dtype):
         out = np.empty((3, 2), dtype).T
         assert masked(x, mask, out) is out
         np.testing.assert_array_equal(out, np.where(mask, x, 0))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "uint8"])
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (ROW,), (ROW + 1,), (3, ROW - 1), (2, ROW + 1)])
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x.T, lambda x: x[..., ::-1] if x.ndim else x])
+def test_the_positive_part(dtype, shape, view):
+    x = np.asarray(3 * np.random.default_rng(0).standard_normal(shape)).astype(dtype)
+    if x.dtype.kind == "f" and x.size > 3:
+        x[..., :4] = [np.nan, -np.inf, np.inf, -0.0]
+    x = view(x)
+    expected = np.maximum(x, np.zeros((), dtype))
+    for out in (np.full_like(x, 5), np.full(x.shape[::-1], 5, dtype).T, x):  # the last in its own place
+        assert positive_part(x, out) is out
+        np.testing.assert_array_equal(out, expected)

@@ -302,6 +302,26 @@ def test_a_relu_does_not_wait_where_somebody_looks_between():
     assert net(x).grad_fn.name == "ReLU"
 
 
+class Doubled(nn.MaxPool2d):
+    def forward(self, x):
+        return 2.0 * super().forward(x) - 1.0
+
+
+class Leaky(nn.ReLU):
+    def forward(self, x):
+        return dl.functional.leaky_relu(x)
+
+
+@pytest.mark.parametrize("layers", [(nn.ReLU(), Doubled(2)), (Leaky(), nn.MaxPool2d(2))])
+def test_a_layer_of_the_users_own_kind_keeps_its_place(layers):
+    x = Tensor(-np.ones((40, 32, 8, 8), np.float32))
+    assert np.array_equal(nn.Sequential(*layers)(x).numpy(), layers[1](layers[0](x)).numpy())
+    with dl.no_grad():
+        convolution = nn.Conv2d(32, 32, 3)
+        expected = layers[1](layers[0](convolution(x))).numpy()
+        np.testing.assert_array_equal(nn.Sequential(convolution, *layers)(x).numpy(), expected)
+
+
 @pytest.mark.parametrize("replaced", [0, 1])
 def test_a_forward_that_was_put_in_the_place_of_a_layers_own_is_called(replaced):
     net = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU())

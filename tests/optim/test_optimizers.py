@@ -12,7 +12,7 @@ import minidl as dl
 from minidl import Tensor, nn, optim
 from minidl.backend.blocks import BLOCK
 from minidl.backend.threads import get_num_threads
-from minidl.errors import GradientError, WeightsError
+from minidl.errors import DeviceError, GradientError, WeightsError
 
 CASES = [
     ("SGD", {"lr": 0.1}),
@@ -152,6 +152,16 @@ def test_without_a_gradient_nothing_moves_and_nothing_is_kept():
     assert b.grad.item() == 0.0
     optimizer.zero_grad()
     assert b.grad is None
+
+
+def test_parameters_that_moved_away_from_their_state_are_not_updated(monkeypatch):
+    (p,) = parameters = [Tensor(np.ones(3, np.float32), requires_grad=True)]
+    optimizer = optim.SGD(parameters, 0.1, momentum=0.9)
+    p.grad = Tensor(np.ones(3, np.float32))
+    optimizer.step()
+    monkeypatch.setattr(optim.optimizer, "device_of", lambda array: "gpu")
+    with pytest.raises(DeviceError, match=r"of shape \(3,\) is on gpu, the parameter on cpu: make"):
+        optimizer.step()
 
 
 def test_a_graph_from_before_the_step_refuses_to_go_backward():
