@@ -193,7 +193,10 @@ def masked(x: Array, mask: Array, out: Array) -> Array:
 
 
 def sgd(w: Array, gradient: Array, v: Array, *options: float) -> None:
-    """A step of `optim.SGD` with momentum, in one pass over its three arrays."""
+    """A step of `optim.SGD` with momentum, in one pass over its three arrays.
+
+    Options: lr, momentum, weight_decay, 1 − dampening, nesterov, and whether it is the first step.
+    """
     _kernel(array_module(w), "sgd", "int")(gradient, *options, w, v)
 
 

@@ -26,7 +26,8 @@ class Sequential(Module):
     - Where nothing is recorded a Conv2d also does the ReLU that follows it in the same pass, and the
       MaxPool2d(2) after that.
     - Else a ReLU waits for the MaxPool2d that follows it. The largest of all max(x, 0) is max(largest x, 0),
-      with the same gradient, but there are fewer numbers to compute, and the large map is not kept.
+      with the same gradient (save in a window with NaN), but there are fewer numbers to compute, and the
+      large map is not kept.
 
     Positions, names and slices work: `net[0]`, `net["hidden"]`, `net[:2]` (which shares the modules and keeps
     their names), `net[-1] = Linear(100, 2)`.

@@ -96,8 +96,9 @@ def _compute(trunk: Module, pictures: ImageFolder, path: Any, fingerprint: Any, 
                 raise Interrupted(
                     f"interrupted after {cache.written} of {len(cache)} pictures; what they gave is kept"
                 )
-    release_scratch()  # the convolutions' 160 MB, and 300 MB of filters: what trains on the features needs
-    release_kept()  # none of it
+    # What trains on the features needs none of the convolutions' 160 MB, nor 300 MB of filters.
+    release_scratch()
+    release_kept()
     return cache.finish()
 
 
