@@ -274,7 +274,8 @@ def conv_algorithm(name: str | None = None) -> str:
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
     from MANY_PAIRS of channels on, with MANY_CHANNELS on both sides, or SOME_CHANNELS on a SMALL_MAP, if
     there is MUCH_WORK; and for ∂L/∂w with SOME_CHANNELS in x and MORE_CHANNELS in y, if there is MORE_WORK.
-    `python -m benchmarks.choice` measures how often that is right, on the CPU.
+    `python -m benchmarks.choice` measures how often that is right, on the CPU. There Winograd's keeps filters
+    that stay the same as it needs them, VGG16's in 300 MB (`backend/kept.py`).
 
     Raises:
         ValueError: there is no algorithm of that name.
