@@ -138,8 +138,8 @@ class _Pool:
     def leave_this_core(self) -> None:
         """Let these threads run on all of the caller's cores but the one it is on, where Linux can do that.
 
-        The kernel of a virtual machine holds a core that sleeps for one that is taken away. So it wakes a
-        thread on the core of whoever wakes it, where it waits until the clock's next tick, 4 ms.
+        In a virtual machine the kernel often wakes a thread on the core of whoever wakes it, it seems because
+        it holds a core that sleeps for one that is taken away; there it waits for the next tick, up to 4 ms.
         """
         here = _core()()
         if here < 0:
