@@ -69,6 +69,7 @@ TOGETHER = {4: np.complex128, 2: np.complex64}  # so many float32: NumPy copies 
 FREQUENCIES = split(36, 3)
 STRIP = 112  # tiles that one thread takes through all three steps; more if channels are few
 BLOCK = 7168  # tiles or filters, times channels, that one thread transforms at a time: about 1 MiB
+SMALL_RESULT = 1 << 10  # numbers: up to about so many OpenBLAS computes X Yᵀ without copying X and Y first
 LONGEST_SUM = 256  # channels: small products add up one number after the other, and so rounding errors grow
 LARGE_STRIP = 1 << 26  # multiplications: threads share channels and frequencies of a strip that is alone
 ROUND_BYTES = 24 << 20  # of V and ∂L/∂M, which all threads share
@@ -225,7 +226,8 @@ def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
                 transform_tiles(INPUT, x, padding, here, part, out=v[:, part])
             for part in here.blocks(o):
                 transform_tiles(OUTPUT.T, y, (0, 0), here, part, out=dm[:, part])
-            du += np.matmul(dm, v.swapaxes(1, 2), out=product)
+            multiply_transposed(dm, v, out=product)
+            du += product
 
     parallel_for(np, add_up, list(zip(shares, sums, strict=True)))
     return sums.sum(0)
@@ -237,11 +239,10 @@ def _add_up_frequencies(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarr
     du = scratch(np, "du", (36, o, c), np.float32)
 
     def add(f: slice, v: Array, dm: Array, first: bool) -> None:
-        if first:
-            np.matmul(dm[f], v[f].swapaxes(1, 2), out=du[f])
-        else:
-            product = scratch(np, "product", du[f].shape, np.float32)
-            du[f] += np.matmul(dm[f], v[f].swapaxes(1, 2), out=product)
+        product = du[f] if first else scratch(np, "product", du[f].shape, np.float32)
+        multiply_transposed(dm[f], v[f], out=product)
+        if not first:
+            du[f] += product
 
     for number, here in enumerate(cut(y.shape, ROUND_BYTES // (36 * 4 * (c + o)))):
         v, dm = planes("v", 36, c, len(here)), planes("m", 36, o, len(here))
@@ -250,6 +251,19 @@ def _add_up_frequencies(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarr
         parallel_for(np, transform_tiles, pieces)
         parallel_for(np, add, [(f, v, dm, number == 0) for f in FREQUENCIES])
     return du
+
+
+def multiply_transposed(dm: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
+    """∂L/∂U = ∂L/∂M Vᵀ:  (36, O, T), (36, C, T) → (36, O, C), in products of some rows where C is small.
+
+    How many rows: a power of two that makes no product larger than SMALL_RESULT, or else all.
+    """
+    (k, o, t), c = dm.shape, v.shape[1]
+    rows = math.gcd(o, 1 << (SMALL_RESULT // c).bit_length() >> 1)
+    if rows < 8:
+        rows = o
+    dm, out = dm.reshape(k, o // rows, rows, t), out.reshape(k, o // rows, rows, c)
+    np.matmul(dm, v[:, None].swapaxes(2, 3), out=out)
 
 
 # The transforms
