@@ -211,13 +211,15 @@ def conv_transpose2d(
     that conv2d would take to OH.
 
     Raises:
-        ShapeError: the shapes do not belong together, or nothing would be left of y.
+        ShapeError: the shapes do not belong together, x has no pixels, or nothing would be left of y.
     """
     _check_operands(x, weight, groups)
     if x.shape[1] != weight.shape[0]:
         raise ShapeError(
             f"expected (N, {weight.shape[0]}, H, W) for a weight of {weight.shape}, got {x.shape}"
         )
+    if 0 in x.shape[2:]:
+        raise ShapeError(f"a transposed convolution needs pictures with pixels, got {x.shape}")
     _check_bias(bias, weight.shape[1] * groups, weight)
     window = Window.of(weight.shape[2:], stride, padding, dilation)
     extra = pair(output_padding, "output_padding", 0)

@@ -361,6 +361,10 @@ def zeros(*shape):
             "a transposed convolution of (1, 4, 1, 8) with a weight of (4, 3, 3, 3) and padding 2 "
             "would be -1×6: use less padding",
         ),
+        (
+            lambda: conv_transpose2d(zeros(1, 4, 0, 8), zeros(4, 3, 3, 3), stride=2),
+            "a transposed convolution needs pictures with pixels, got (1, 4, 0, 8)",
+        ),
         (lambda: unfold(zeros(3, 8, 8), 3), "expected pictures of (N, C, H, W), got (3, 8, 8)"),
         (
             lambda: fold(zeros(1, 18, 9), (4, 5), 3),
@@ -388,16 +392,12 @@ def test_a_window_of_one_pixel_is_a_matrix_product(batch, size):
 
 @pytest.mark.parametrize("algorithm", ["im2col", "strips", "rows", "winograd"])
 @pytest.mark.parametrize("pictures", [1, 3])
-def test_relu_in_the_same_pass(algorithm, pictures):
+def test_relu_in_the_same_pass(monkeypatch, algorithm, pictures):
     rng = np.random.default_rng(0)
     shapes = [(pictures, 4, 9, 6), (5, 4, 3, 3), (5,)]
     x, weight, bias = (Tensor(rng.standard_normal(shape, dtype=np.float32)) for shape in shapes)
-    before = dl.conv_algorithm()
-    try:
-        dl.conv_algorithm(algorithm)
-        one_pass = conv2d(x, weight, bias, padding=1, relu=True)
-        two = conv2d(x, weight, bias, padding=1).relu()
-    finally:
-        dl.conv_algorithm(before)
+    monkeypatch.setattr(convolution, "_chosen", algorithm)
+    one_pass = conv2d(x, weight, bias, padding=1, relu=True)
+    two = conv2d(x, weight, bias, padding=1).relu()
     np.testing.assert_array_equal(one_pass.numpy(), two.numpy())
     assert 0 < np.count_nonzero(two.numpy()) < two.numpy().size
