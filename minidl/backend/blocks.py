@@ -18,7 +18,7 @@ import numpy as np
 from minidl.backend import kernels
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.products import Product
-from minidl.backend.threads import parallel_for
+from minidl.backend.threads import parallel_for, split
 
 BLOCK = {"cpu": 1 << 17, "gpu": 1 << 24}  # elements: 512 KiB of float32; a GPU wants few and large kernels
 ROW = 1 << 12  # numbers that are compared with as many zeros
@@ -80,6 +80,21 @@ def positive_part(x: Array, out: Array) -> Array:
     zeros = _zeros(x.dtype)[: rows.shape[-1]] if rows.shape[-1] <= ROW else 0
     np.maximum(rows, zeros, out=targets)
     return out
+
+
+def sum_of(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    """x.sum(axis), of large arrays on several threads where the first axis stays."""
+    if x.size <= BLOCK["cpu"] or 0 in axis or device_of(x) == "gpu" or x.dtype.kind != "f":
+        return x.sum(axis=axis, keepdims=keepdims)
+    shape = [1 if i in axis else n for i, n in enumerate(x.shape) if keepdims or i not in axis]
+    y = np.empty(shape, x.dtype)
+
+    def add_up(rows: slice) -> None:
+        x[rows].sum(axis=axis, keepdims=keepdims, out=y[rows])
+
+    height = max(1, BLOCK["cpu"] * len(x) // x.size)
+    parallel_for(np, add_up, [(rows,) for rows in split(len(x), height)])
+    return y
 
 
 @functools.cache

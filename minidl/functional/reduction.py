@@ -13,6 +13,7 @@ from typing import Any
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
+from minidl.backend.blocks import sum_of
 from minidl.functional.arithmetic import exp, log
 from minidl.functional.shape import positive_axis
 from minidl.tensor import Tensor
@@ -47,7 +48,7 @@ class Sum(Function):
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
-        return x.sum(axis=self.axis, keepdims=self.keepdims)
+        return sum_of(x, self.axis, self.keepdims)
 
     def backward(self, dy: Tensor) -> Tensor:
         return expand_axes(dy, self).broadcast_to(self.x_shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minidl.backend.blocks import BLOCK, ROW, blocks, for_each_block, masked, positive_part
+from minidl.backend.blocks import BLOCK, ROW, blocks, for_each_block, masked, positive_part, sum_of
 
 SIZE = BLOCK["cpu"]
 
@@ -62,3 +62,20 @@ def test_the_positive_part(dtype, shape, view):
     for out in (np.full_like(x, 5), np.full(x.shape[::-1], 5, dtype).T, x):  # the last in its own place
         assert positive_part(x, out) is out
         np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [(1,), (2, 3), (1, 3), (0, 2), (0, 1, 2, 3), ()])
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x.T, lambda x: x[:, :, ::-1]])
+def test_the_sum_of_a_large_array_is_numpys(axis, keepdims, view):
+    x = view(np.random.default_rng(0).random((30, 40, 20, 30)))
+    assert x.size > BLOCK["cpu"]
+    found, expected = sum_of(x, axis, keepdims), x.sum(axis=axis, keepdims=keepdims)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_the_sum_of_large_integers_and_of_nothing():
+    x = np.full((3, SIZE), 200, np.uint8)
+    np.testing.assert_array_equal(sum_of(x, (1,), False), [200 * SIZE] * 3)
+    assert sum_of(np.ones((0, SIZE, 2)), (1,), False).shape == (0, 2)
