@@ -7,9 +7,11 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import ThreadpoolController
 
 import minidl
 from benchmarks import (
@@ -60,10 +62,14 @@ def main() -> None:
 
     machine = describe_machine() | (gpu.describe() if "gpu" in (arguments.names or SECTIONS) else {})
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    if arguments.quick:
+        print("--quick: other, small networks, timed once, to see that it works. These ratios mean nothing.")
     results: dict[str, dict[str, Any]] = {}
     for name in arguments.names or SECTIONS:
         title, run = SECTIONS[name]
         results[title] = run(batch, repetitions, arguments.quick)
+        if arguments.quick:
+            results[title] = {name: _without_aim(row) for name, row in results[title].items()}
         print_table(title, results[title])
     if arguments.json:
         results = {**load(arguments.json), **results}
@@ -73,6 +79,10 @@ def main() -> None:
         draw(results, arguments.plot)
 
 
+def _without_aim(row: Any) -> Any:
+    return replace(row, aim=None) if isinstance(row, Timing) else row
+
+
 def describe_machine() -> dict[str, str]:
     import numpy
     import torch
@@ -80,6 +90,7 @@ def describe_machine() -> dict[str, str]:
     torch.set_num_threads(minidl.get_num_threads())
     return {
         "CPU": _cpu(),
+        "OpenBLAS code for": _blas(),
         "threads": str(minidl.get_num_threads()),
         "Python": platform.python_version(),
         "NumPy": numpy.__version__,
@@ -90,10 +101,20 @@ def describe_machine() -> dict[str, str]:
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if names:
-            return f"{os.cpu_count()} × {names[0]}"
+        lines = [line.split(":") for line in info.read_text().splitlines() if ":" in line]
+        facts = {name.strip(): value.strip() for name, value in lines}
+        if "model name" in facts:
+            family = f"family {facts.get('cpu family', '?')} model {facts.get('model', '?')}"
+            return f"{os.cpu_count()} × {facts['model name']} {family}"
     return platform.processor() or platform.machine()
+
+
+def _blas() -> str:
+    """Which processor OpenBLAS takes this one for: an old one's code can take twice as long."""
+    libraries = ThreadpoolController().select(user_api="blas").info()
+    names = {library.get("architecture", "?") for library in libraries if "numpy" in library["filepath"]}
+    told = " (OPENBLAS_CORETYPE says so: unset it to compare)" if "OPENBLAS_CORETYPE" in os.environ else ""
+    return "/".join(sorted(names)) + told
 
 
 def save(results: dict[str, dict[str, Any]], machine: dict[str, str], path: Path) -> None:

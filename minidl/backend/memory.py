@@ -12,6 +12,7 @@ Up to KEEP bytes stay with the process that way, and the rest of every block of 
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections import deque
 from operator import itemgetter
@@ -127,6 +128,11 @@ class Loan:
     def __del__(self) -> None:
         if self.part:
             self.arena.take_back(*self.part)
+
+
+if hasattr(os, "register_at_fork"):  # no child is born while another thread is in the arena
+    lock = Loan.arena.lock
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 def empty(xp: Any, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -35,6 +35,16 @@ _num_threads = _default_num_threads()
 _one_at_a_time = threading.Lock()  # BLAS has one setting for the process; who sets it must put it back
 
 
+def _unlock() -> None:
+    """In a child of this process: whoever had the lock when it was born did not come along."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
+
 def get_num_threads() -> int:
     """How many threads `parallel_for` uses: at first OMP_NUM_THREADS, or the cores this process may use."""
     return _num_threads

@@ -267,3 +267,36 @@ atexit.register(parallel_for, np, done.append, [(i,) for i in range(5)])
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("[0, 1, 2, 3, 4]\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_born_while_another_thread_computes_computes_too():
+    pytest.importorskip("threadpoolctl")
+    script = """
+import os, threading, time, warnings
+import numpy as np
+from minidl.backend.memory import empty
+from minidl.backend.threads import parallel_for
+
+warnings.simplefilter("ignore")
+at_work = threading.Event()
+
+def forever():
+    while True:
+        parallel_for(np, lambda: (at_work.set(), time.sleep(0.2)), [()])
+
+threading.Thread(target=forever, daemon=True).start()
+at_work.wait()
+if (child := os.fork()) == 0:
+    parallel_for(np, lambda: empty(np, (1 << 20,), np.float32), [()])
+    os._exit(7)
+end = time.monotonic() + 20
+while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+    time.sleep(0.01)
+if not ended[0]:
+    os.kill(child, 9)
+print(os.waitstatus_to_exitcode(ended[1]), flush=True)
+os._exit(0)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("7\n", "")
