@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 WINDOW = """integer kernel_h, integer kernel_w, integer stride_h, integer stride_w,
     integer padding_h, integer padding_w, integer dilation_h, integer dilation_w"""
 
+
+def _own(a: str, b: str, height: str, width: str) -> str:
+    """C for the element (n, c, a, b) of an array (N, channels, height, width) that thread i has."""
+    return f"""
+        integer rest = i;
+        integer {b} = rest % {width};
+        rest /= {width};
+        integer {a} = rest % {height};
+        rest /= {height};
+        integer c = rest % channels;
+        integer n = rest / channels;"""
+
+
 # Each by its name: inputs, output, and what a thread does
 KERNELS = {
     # columns (N, C, kernel_h, kernel_w, rows, places_w) from x (N, C, height, width)
@@ -30,14 +43,8 @@ KERNELS = {
         f"""raw T x, integer channels, integer height, integer width,
         integer rows, integer places_w, integer first_row, {WINDOW}""",
         "raw T columns",
-        """
-        integer place = i;
-        integer b = place % places_w;
-        place /= places_w;
-        integer a = place % rows;
-        place /= rows;
-        integer c = place % channels;
-        integer n = place / channels;
+        _own("a", "b", "rows", "places_w")
+        + """
         for (integer ki = 0; ki < kernel_h; ++ki) {
             integer row = (first_row + a) * stride_h + ki * dilation_h - padding_h;
             for (integer kj = 0; kj < kernel_w; ++kj) {
@@ -55,14 +62,8 @@ KERNELS = {
         f"""raw T columns, integer channels, integer height, integer width,
         integer places_h, integer places_w, {WINDOW}""",
         "raw T x",
-        """
-        integer pixel = i;
-        integer col = pixel % width;
-        pixel /= width;
-        integer row = pixel % height;
-        pixel /= height;
-        integer c = pixel % channels;
-        integer n = pixel / channels;
+        _own("row", "col", "height", "width")
+        + """
         T sum = T(0);
         for (integer ki = 0; ki < kernel_h; ++ki) {
             integer down = row + padding_h - ki * dilation_h;
@@ -83,14 +84,8 @@ KERNELS = {
         """raw T seen, integer channels, integer places_h, integer places_w,
         integer kernel_h, integer kernel_w, S first""",
         "T y, S switches",
-        """
-        integer place = i;
-        integer b = place % places_w;
-        place /= places_w;
-        integer a = place % places_h;
-        place /= places_h;
-        integer c = place % channels;
-        integer n = place / channels;
+        _own("a", "b", "places_h", "places_w")
+        + """
         integer where = first;
         T largest = T(0);
         for (integer k = 0; k < kernel_h * kernel_w; ++k) {
@@ -109,14 +104,8 @@ KERNELS = {
         """T x, S chosen, integer channels, integer places_h, integer places_w,
         integer kernel_h, integer kernel_w""",
         "raw T seen",
-        """
-        integer place = i;
-        integer b = place % places_w;
-        place /= places_w;
-        integer a = place % places_h;
-        place /= places_h;
-        integer c = place % channels;
-        integer n = place / channels;
+        _own("a", "b", "places_h", "places_w")
+        + """
         for (integer k = 0; k < kernel_h * kernel_w; ++k) {
             ptrdiff_t at[] = {n, c, k / kernel_w, k % kernel_w, a, b};
             seen[at] = k == chosen ? x : T(0);
