@@ -50,8 +50,7 @@ from minidl.backend import Array
 from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window
 from minidl.backend.kept import kept
-from minidl.backend.memory import empty
-from minidl.backend.products import SMALL_PRODUCT
+from minidl.backend.memory import channels_last, empty
 from minidl.backend.threads import parallel_for, scratch, split
 
 POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and ∞
@@ -65,13 +64,10 @@ def _evaluate(coefficients: int) -> np.ndarray:
 
 A, B, G = _evaluate(4), np.linalg.inv(_evaluate(6)), _evaluate(3)
 INPUT, FILTER, TURNED, OUTPUT = (np.array(m, np.float32, order="C") for m in (B.T, G, G[:, ::-1], A.T))
-TOGETHER = {4: np.complex128, 2: np.complex64}  # so many float32: NumPy copies by elements, and fewer faster
-FREQUENCIES = split(36, 3)
+FREQUENCIES = [(i, j) for i in split(6, 1) for j in split(6, 3)]
 STRIP = 112  # tiles that one thread takes through all three steps; more if channels are few
-BLOCK = 7168  # tiles or filters, times channels, that one thread transforms at a time: about 1 MiB
-SMALL_RESULT = 1 << 10  # numbers: up to about so many OpenBLAS computes X Yᵀ without copying X and Y first
-LONGEST_SUM = 256  # channels: small products add up one number after the other, and so rounding errors grow
-LARGE_STRIP = 1 << 26  # multiplications: threads share channels and frequencies of a strip that is alone
+BLOCK = 7168  # filters that one thread transforms at a time; tiles times channels of a strip, at least
+LARGE_STRIP = 1 << 26  # multiplications: threads share rows and frequencies of a strip that is alone
 ROUND_BYTES = 24 << 20  # of V and ∂L/∂M, which all threads share
 SUM_BYTES = 1 << 20  # of ∂L/∂U, up to which threads add up one of their own
 
@@ -90,14 +86,6 @@ class Tiles:
 
     def __len__(self) -> int:
         return math.prod(self.shape)
-
-    def blocks(self, channels: int) -> list[slice]:
-        """The channels in blocks to be transformed together."""
-        return split(channels, max(1, BLOCK // len(self)))
-
-    def in_order(self, x: Array) -> Array:
-        """(…, pictures, rows, across) with the longer of the outer axes last, where NumPy's inner loop is."""
-        return np.moveaxis(x, -3, -1) if self.shape[0] > self.across else x
 
 
 def cut(shape: tuple[int, ...], limit: int) -> Iterator[Tiles]:
@@ -137,7 +125,7 @@ def conv2d(
 ) -> np.ndarray:
     """x ⋆ w + b:  (N, C, H, W), (O, C, 3, 3), (O,) → (N, O, OH, OW), or ⌊OH / 2⌋ and ⌊OW / 2⌋ with `pool`."""
     size = window.places(x.shape[2:])
-    u = kept(weight, lambda: transform_filters(FILTER, weight))
+    u = kept(weight, lambda: transform_filters(FILTER, weight.swapaxes(0, 1)))
     return _filtered(x, u, bias, relu, pool, window.padding, size)
 
 
@@ -145,8 +133,8 @@ def conv_transpose2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, window: Window, groups: int, size: Pair
 ) -> np.ndarray:
     """x ⋆ᵀ w + b:  (N, O, OH, OW), (O, C, 3, 3), (C,) → (N, C, *size)."""
-    turned, border = transform_filters(TURNED, weight), (2 - window.padding[0], 2 - window.padding[1])
-    return _filtered(x, turned.swapaxes(1, 2), bias, False, False, border, size)
+    border = (2 - window.padding[0], 2 - window.padding[1])
+    return _filtered(x, transform_filters(TURNED, weight), bias, False, False, border, size)
 
 
 def _filtered(
@@ -158,49 +146,23 @@ def _filtered(
     padding: Pair,
     size: Pair,
 ) -> np.ndarray:
-    """Y for the transformed filters U (36, O, C):  (N, C, H, W) → (N, O, *size), or half the size pooled."""
-    (n, c), o = x.shape[:2], u.shape[1]
-    shape = (n, o, *size)
-    y = empty(np, (n, o, size[0] // 2, size[1] // 2) if pool else shape, np.float32)
-
-    def steps(here: Tiles, frequencies: list[slice]) -> Iterator[tuple[Callable, list[tuple]]]:
-        v, m = planes("v", 36, c, len(here)), planes("m", 36, o, len(here))
-        yield transform_tiles, [(INPUT, x, padding, here, part, v[:, part]) for part in here.blocks(c)]
-        yield multiply, [(u[f], v[f], m[f]) for f in frequencies]
-        yield transform_output, [(m[:, part], bias, relu, pool, here, part, y) for part in here.blocks(o)]
+    """Y for the transformed filters U (6, 6, C, O):  (N, C, H, W) → (N, O, *size), or half the size pooled."""
+    n, (c, o) = len(x), u.shape[2:]
+    y = channels_last((n, o, size[0] // 2, size[1] // 2) if pool else (n, o, *size), np.float32)
 
     def strip(here: Tiles) -> None:
-        for step, pieces in steps(here, [slice(0, 36)]):
-            for piece in pieces:
-                step(*piece)
+        v, m = frequencies("v", len(here), c), frequencies("m", len(here), o)
+        before, after = half("before", here, 6, c), half("after", here, 4, o)
+        down(INPUT, x, padding, here, out=before)
+        for i in range(6):
+            across(INPUT, before[:, :, i], out=v)
+            np.matmul(v, u[i], out=m)
+            back_across(m, out=after[:, :, i])
+        back_down(after, bias, relu, pool, here, out=y)
 
-    strips = list(cut(shape, max(STRIP, 2 * BLOCK // (c + o))))
-    if len(strips) == 1 and 36 * o * c * len(strips[0]) >= LARGE_STRIP:
-        for step, pieces in steps(strips[0], FREQUENCIES):
-            parallel_for(np, step, pieces)
-    else:
-        parallel_for(np, strip, [(here,) for here in strips])
+    strips = list(cut((n, o, *size), STRIP))
+    parallel_for(np, strip, [(here,) for here in strips])
     return y
-
-
-def multiply(u: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
-    """M = U V:  (36, O, C), (36, C, T) → (36, O, T), in products of some rows and channels at a time.
-
-    How many rows: a power of two that keeps each product small (SMALL_PRODUCT), or else all.
-    """
-    (k, o, c), t = u.shape, v.shape[2]
-    first, *others = split(c, LONGEST_SUM)
-    rows = math.gcd(o, 1 << (SMALL_PRODUCT // (t * first.stop)).bit_length() >> 1)
-    if rows < 8:
-        rows = o
-    strides = (u.strides[0], rows * u.strides[1], *u.strides[1:])
-    u = np.lib.stride_tricks.as_strided(u, (k, o // rows, rows, c), strides)
-    v, m = v[:, None], out.reshape(k, o // rows, rows, t)
-    for f in split(k, 2 if others else k):  # few, so that the sum finds its terms in the cache
-        np.matmul(u[f, ..., first], v[f, :, first], out=m[f])
-        for part in others:
-            product = scratch(np, "product", m[f].shape, np.float32)
-            m[f] += np.matmul(u[f, ..., part], v[f, :, part], out=product)
 
 
 def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
@@ -211,168 +173,199 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
 
 
 def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
-    """∂L/∂U (36, O, C) of few channels: sums over an eighth of the strips each, and the sum of these."""
+    """∂L/∂U (6, 6, O, C) of few channels: sums over an eighth of the strips each, and the sum of these."""
     c, o = x.shape[1], y.shape[1]
-    strips = list(cut(y.shape, max(STRIP, 2 * BLOCK // (c + o))))
+    strips = list(cut(y.shape, STRIP))
     shares = [strips[part] for part in split(len(strips), -(-len(strips) // 8))]
-    sums = scratch(np, "du", (len(shares), 36, o, c), np.float32)
+    sums = scratch(np, "du", (len(shares), 6, 6, o, c), np.float32)
 
     def add_up(share: list[Tiles], du: np.ndarray) -> None:
         du[...] = 0
-        product = scratch(np, "product", du.shape, np.float32)
+        product = scratch(np, "product", du.shape[1:], np.float32)
         for here in share:
-            v, dm = planes("v", 36, c, len(here)), planes("m", 36, o, len(here))
-            for part in here.blocks(c):
-                transform_tiles(INPUT, x, padding, here, part, out=v[:, part])
-            for part in here.blocks(o):
-                transform_tiles(OUTPUT.T, y, (0, 0), here, part, out=dm[:, part])
-            multiply_transposed(dm, v, out=product)
-            du += product
+            v, dm = frequencies("v", len(here), c), frequencies("m", len(here), o)
+            hx, hy = half("before", here, 6, c), half("after", here, 4, o)
+            down(INPUT, x, padding, here, out=hx)
+            down(OUTPUT.T, y, (0, 0), here, out=hy)
+            for i in range(6):
+                across(INPUT, hx[:, :, i], out=v)
+                across(OUTPUT.T, hy[:, :, i], out=dm)
+                np.matmul(dm.swapaxes(1, 2), v, out=product)
+                du[i] += product
 
     parallel_for(np, add_up, list(zip(shares, sums, strict=True)))
     return sums.sum(0)
 
 
 def _add_up_frequencies(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
-    """∂L/∂U (36, O, C), as large as all the filters: one sum, of which threads share the frequencies."""
+    """∂L/∂U (6, 6, O, C), as large as all the filters: one sum, of which threads share the frequencies."""
     c, o = x.shape[1], y.shape[1]
-    du = scratch(np, "du", (36, o, c), np.float32)
+    du = scratch(np, "du", (6, 6, o, c), np.float32)
 
-    def add(f: slice, v: Array, dm: Array, first: bool) -> None:
-        product = du[f] if first else scratch(np, "product", du[f].shape, np.float32)
-        multiply_transposed(dm[f], v[f], out=product)
+    def add(i: int, hx: Array, hy: Array, first: bool) -> None:
+        n = math.prod(hx.shape[:2]) * (hy.shape[3] // 4)
+        v, dm = frequencies("v", n, c), frequencies("m", n, o)
+        across(INPUT, hx[:, :, i], out=v)
+        across(OUTPUT.T, hy[:, :, i], out=dm)
+        product = du[i] if first else scratch(np, "product", du[i].shape, np.float32)
+        np.matmul(dm.swapaxes(1, 2), v, out=product)
         if not first:
-            du[f] += product
+            du[i] += product
 
     for number, here in enumerate(cut(y.shape, ROUND_BYTES // (36 * 4 * (c + o)))):
-        v, dm = planes("v", 36, c, len(here)), planes("m", 36, o, len(here))
-        pieces = [(INPUT, x, padding, here, part, v[:, part]) for part in here.blocks(c)]
-        pieces += [(OUTPUT.T, y, (0, 0), here, part, dm[:, part]) for part in here.blocks(o)]
-        parallel_for(np, transform_tiles, pieces)
-        parallel_for(np, add, [(f, v, dm, number == 0) for f in FREQUENCIES])
+        hx, hy = half("before", here, 6, c), half("after", here, 4, o)
+        pieces = [(INPUT, x, padding, part, place(hx, here, part)) for part in lines(here, c)]
+        pieces += [(OUTPUT.T, y, (0, 0), part, place(hy, here, part)) for part in lines(here, o)]
+        parallel_for(np, down, pieces)
+        parallel_for(np, add, [(i, hx, hy, number == 0) for i in range(6)])
     return du
 
 
-def multiply_transposed(dm: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
-    """∂L/∂U = ∂L/∂M Vᵀ:  (36, O, T), (36, C, T) → (36, O, C), in products of some rows where C is small.
+def place(h, here, part):
+    p, r = here.pictures.start, here.rows.start
+    return h[part.pictures.start - p : part.pictures.stop - p, part.rows.start - r : part.rows.stop - r]
 
-    How many rows: a power of two that makes no product larger than SMALL_RESULT, or else all.
-    """
-    (k, o, t), c = dm.shape, v.shape[1]
-    rows = math.gcd(o, 1 << (SMALL_RESULT // c).bit_length() >> 1)
-    if rows < 8:
-        rows = o
-    dm, out = dm.reshape(k, o // rows, rows, t), out.reshape(k, o // rows, rows, c)
-    np.matmul(dm, v[:, None].swapaxes(2, 3), out=out)
+
+def lines(here: Tiles, channels: int) -> Iterator[Tiles]:
+    """`here` in pieces for the threads."""
+    n, rows, across = here.shape
+    limit = max(1, BLOCK * 4 // channels)
+    together = max(1, limit // (rows * across))
+    for p in split(n, together):
+        for r in split(rows, max(1, limit // across)):
+            yield Tiles(
+                slice(here.pictures.start + p.start, here.pictures.start + p.stop),
+                slice(here.rows.start + r.start, here.rows.start + r.stop),
+                across,
+            )
 
 
 # The transforms
 
 
-def transform(matrix: np.ndarray, tiles: np.ndarray, out: np.ndarray) -> None:
-    """matrix · X · matrixᵀ for n matrices side by side:  (K, K, n) → (J, J, n)."""
-    half = planes("half", len(tiles) * len(matrix), tiles.shape[2]).reshape(len(tiles), len(matrix), -1)
-    np.matmul(matrix, tiles, out=half)
-    np.matmul(matrix, half.swapaxes(0, 1), out=out.swapaxes(0, 1))
-
-
 def transform_filters(matrix: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """U = matrix · filter · matrixᵀ:  (O, C, 3, 3) → (36, O, C)."""
+    """U = matrix · filter · matrixᵀ:  (O, C, 3, 3) → (6, 6, O, C)."""
     o, c = weight.shape[:2]
-    u = planes("u", 36, o, c)
+    u = scratch(np, "u", (6, 6, o, c), np.float32)
 
     def block(part: slice) -> None:
-        filters = planes("tiles", 9, part.stop - part.start, c)
-        filters.reshape(3, 3, -1, c)[...] = weight[part].transpose(2, 3, 0, 1)
-        transform(matrix, filters.reshape(3, 3, -1), out=u[:, part].reshape(6, 6, -1))
+        filters = scratch(np, "filters", (3, 3, part.stop - part.start, c), np.float32)
+        filters[...] = weight[part].transpose(2, 3, 0, 1)
+        half = np.matmul(matrix, filters.reshape(3, 3, -1))
+        np.matmul(matrix, half.swapaxes(0, 1), out=u[:, :, part].reshape(6, 6, -1).swapaxes(0, 1))
 
     parallel_for(np, block, [(part,) for part in split(o, max(1, BLOCK // c))])
     return u
 
 
 def filter_gradient(du: np.ndarray) -> np.ndarray:
-    """∂L/∂g = Gᵀ ∂L/∂U G:  (36, O, C) → (O, C, 3, 3)."""
-    o, c = du.shape[1:]
+    """∂L/∂g = Gᵀ ∂L/∂U G:  (6, 6, O, C) → (O, C, 3, 3)."""
+    o, c = du.shape[2:]
     dg = empty(np, (o, c, 3, 3), np.float32)
 
     def block(part: slice) -> None:
-        filters = planes("tiles", 9, part.stop - part.start, c)
-        transform(FILTER.T, du[:, part].reshape(6, 6, -1), out=filters.reshape(3, 3, -1))
+        half = np.matmul(FILTER.T, du[:, :, part].reshape(6, 6, -1))
+        filters = np.matmul(FILTER.T, half.swapaxes(0, 1)).swapaxes(0, 1)
         dg[part] = filters.reshape(3, 3, -1, c).transpose(2, 3, 0, 1)
 
     parallel_for(np, block, [(part,) for part in split(o, max(1, BLOCK // c))])
     return dg
 
 
-def transform_tiles(
-    matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, channels: slice, out: np.ndarray
-) -> None:
-    """matrix · tile · matrixᵀ of these channels of x (N, C, H, W), zero outside it, in out (36, C, T).
+def half(name: str, here: Tiles, size: int, channels: int) -> np.ndarray:
+    pictures, rows, across = here.shape
+    return scratch(np, name, (pictures, rows, 6, 4 * (across - 1) + size, channels), np.float32)
 
-    Bᵀ takes 6×6 tiles, which overlap; A takes 4×4 tiles.
-    """
+
+def down(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out: np.ndarray) -> None:
+    """matrix · tile for x (N, C, H, W), zero outside it, in out (n, rows, 6, width, C)."""
     size = matrix.shape[1]
-    _, rows, across = here.shape
-    top, left = 4 * here.rows.start - padding[0], -padding[1]
+    pictures, rows, across = here.shape
     height, width = 4 * (rows - 1) + size, 4 * (across - 1) + size
-    seen = x[here.pictures, channels, max(top, 0) : max(top + height, 0), : left + width]
-    p, c, h, w = seen.shape
-    if (h, w) != (height, width):
-        bordered = scratch(np, "bordered", (p, c, height, width), np.float32)
-        bordered[...] = 0
-        bordered[:, :, max(-top, 0) : max(-top, 0) + h, -left : -left + w] = seen
-        seen = bordered
-    sp, sc, sy, sx = seen.strides
-    shape, strides = (size, size, c, *here.shape), (sy, sx, sc, sp, 4 * sy, 4 * sx)
-    windows = here.in_order(np.lib.stride_tricks.as_strided(seen, shape, strides))
-    tiles = planes("tiles", size**2, c, len(here))
-    tiles.reshape(windows.shape)[...] = windows
-    transform(matrix, tiles.reshape(size, size, -1), out=out.reshape(6, 6, -1))
+    seen = region(x, 4 * here.rows.start - padding[0], -padding[1], height, width, here.pictures)
+    c = seen.shape[3]
+    sp, sy, sx, s1 = seen.strides
+    column = np.lib.stride_tricks.as_strided(seen, (pictures, rows, size, width * c), (sp, 4 * sy, sy, s1))
+    np.matmul(matrix, column, out=out.reshape(pictures, rows, 6, -1))
 
 
-def transform_output(
-    m: np.ndarray,
+def across(matrix: np.ndarray, half: np.ndarray, out: np.ndarray) -> None:
+    """half · matrixᵀ:  (n, rows, width, C) → (6, T, C)"""
+    size = matrix.shape[1]
+    n, rows, width, c = half.shape
+    tiles = (width - size) // 4 + 1
+    s = half.strides
+    seen = np.lib.stride_tricks.as_strided(half, (n, rows, tiles, size, c), (s[0], s[1], 4 * s[2], s[2], s[3]))
+    np.matmul(matrix, seen, out=out.reshape(6, n, rows, tiles, c).transpose(1, 2, 3, 0, 4))
+
+
+def back_across(m: np.ndarray, out: np.ndarray) -> None:
+    """M · A:  (6, T, O) → (n, rows, width, O)"""
+    n, rows, width, o = out.shape
+    m = m.reshape(6, n, rows, width // 4, o).transpose(1, 2, 3, 0, 4)
+    np.matmul(OUTPUT, m, out=out.reshape(n, rows, width // 4, 4, o))
+
+
+def region(x: np.ndarray, top: int, left: int, height: int, width: int, pictures: slice) -> np.ndarray:
+    """These pixels of x (N, C, H, W), zero outside it, as (n, height, width, C) with rows in one piece."""
+    seen = x.transpose(0, 2, 3, 1)[pictures, max(top, 0) : max(top + height, 0), max(left, 0) : left + width]
+    n, h, w, c = seen.shape
+    if (h, w) == (height, width) and seen.strides[2:] == (4 * c, 4):
+        return seen
+    bordered = scratch(np, "bordered", (n, height, width, c), np.float32)
+    bordered[...] = 0
+    bordered[:, max(-top, 0) : max(-top, 0) + h, -left : -left + w] = seen
+    return bordered
+
+
+def back_down(
+    half: np.ndarray,
     bias: np.ndarray | None,
     relu: bool,
     pool: bool,
     here: Tiles,
-    channels: slice,
     out: np.ndarray,
 ) -> None:
-    """Y = Aᵀ M A + b for these channels of M (36, O, T), put into out (N, O, OH, OW).
+    """Y = Aᵀ M A + b for M (6, 6, T, O), put into out (N, O, OH, OW).
 
-    As `transform` does it, but the four outputs of a line end up side by side; with `pool` two, the largest
+    With `pool` two, the largest
     of 2×2 each, to which b is added later: rounding does not change which is the largest.
     """
-    o, (pictures, rows, across) = m.shape[1], here.shape
-    half = planes("half", 24, o * len(here)).reshape(6, 4, -1)
-    np.matmul(OUTPUT, m.reshape(6, 6, -1).swapaxes(0, 1), out=half)
-    lines = scratch(np, "lines", (4, o, len(here) * 4), np.float32)
-    np.matmul(half.transpose(1, 2, 0), OUTPUT.T, out=lines.reshape(4, -1, 4))
+    o, (pictures, rows, across) = half.shape[-1], here.shape
+    half = half.reshape(pictures, rows, 6, -1)
+    y = out.transpose(0, 2, 3, 1)
+    side = 2 if pool else 4
+    part = y[here.pictures, side * here.rows.start : side * here.rows.stop]
+    fits = part.shape[1:3] == (side * rows, side * across)
+    straight = fits and not pool
+    four = (
+        part.reshape(pictures, rows, 4, across * 4 * o)
+        if straight
+        else scratch(np, "picture", (pictures, rows, 4, across * 4 * o), np.float32)
+    )
+    np.matmul(OUTPUT, half, out=four)
+    picture = four
     if pool:
-        lines = np.maximum(lines[::2], lines[1::2], out=lines[:2])
-        pooled = scratch(np, "pooled", (2, o, len(here) * 2), np.float32)
-        lines = np.maximum(lines[..., ::2], lines[..., 1::2], out=pooled)
-    side = len(lines)
+        wide = scratch(np, "wide", (pictures, rows, 2, across * 4 * o), np.float32)
+        np.maximum(four[:, :, ::2], four[:, :, 1::2], out=wide)
+        pairs = wide.reshape(pictures, rows, 2, across * 2, 2, o)
+        picture = scratch(np, "pooled", (pictures, rows, 2, across * 2, o), np.float32)
+        np.maximum(pairs[..., 0, :], pairs[..., 1, :], out=picture)
+        picture = picture.reshape(pictures, rows, 2, -1)
     if bias is not None:
-        lines += bias[channels, None]
+        picture += np.tile(bias, side * across)
     if relu:
-        positive_part(lines, out=lines)
-    part = out[here.pictures, channels, side * here.rows.start : side * here.rows.stop]
-    fits = part.shape[2:] == (side * rows, side * across)
-    picture = part if fits else scratch(np, "picture", (pictures, o, side * rows, side * across), np.float32)
-    cells: np.ndarray = picture.view(TOGETHER[side]).reshape(pictures, o, rows, side, across)
-    windows = here.in_order(cells.transpose(3, 1, 0, 2, 4))
-    windows[...] = lines.view(TOGETHER[side]).reshape(windows.shape)
-    if not fits:
-        part[...] = picture[:, :, : part.shape[2], : part.shape[3]]
+        positive_part(picture, out=picture)
+    if not straight:
+        picture = picture.reshape(pictures, side * rows, side * across, o)
+        part[...] = picture[:, : part.shape[1], : part.shape[2]]
 
 
-def planes(name: str, k: int, *shape: int) -> np.ndarray:
-    """Scratch memory (k, *shape) whose k planes are an odd number of cache lines apart.
+def frequencies(name: str, tiles: int, channels: int) -> np.ndarray:
+    """Scratch memory (6, T, C) as (T, 6, C), the rows of each tile an odd number of cache lines apart.
 
     An even multiple such as 4096 bytes would put all planes into the same few places of the first cache.
     """
-    n = math.prod(shape)
-    lines = -(-n // 16) | 1
-    return scratch(np, name, (k, 16 * lines), np.float32)[:, :n].reshape(k, *shape)
+    lines = -(-6 * channels // 16) | 1
+    memory = scratch(np, name, (tiles, 16 * lines), np.float32)[:, : 6 * channels]
+    return memory.reshape(tiles, 6, channels).swapaxes(0, 1)
