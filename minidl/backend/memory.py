@@ -142,7 +142,7 @@ def empty(xp: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return np.asarray(Loan(shape, dtype))
 
 
-def channels_last(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def empty_channels_last(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An uninitialised array (N, C, H, W) that lies in memory as (N, H, W, C): a pixel's channels side by side."""
     n, c, h, w = shape
     return empty(np, (n, h, w, c), dtype).transpose(0, 3, 1, 2)

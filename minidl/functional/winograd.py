@@ -20,17 +20,21 @@ and the transpose of multiplying by g is correlating with g. In two dimensions i
 
 So the sum over the channels is a matrix product for each of the 36 "frequencies",
 
-    U = G g Gᵀ        V = Bᵀ d B        M = U V        Y = Aᵀ M A
-    (36, O, C)        (36, C, T)        (36, O, T)     (16, O, T)        for T tiles,
-
-and the transforms are one function, `transform`: X → matrix · X · matrixᵀ for many small X side by side.
+    U = G g Gᵀ        V = Bᵀ d B        M = V U        Y = Aᵀ M A
+    (36, C, O)        (36, T, C)        (36, T, O)     (16, T, O)        for T tiles.
 
 Backward is the chain rule through the same matrices. For the weight,
 
-    ∂L/∂M = A ∂L/∂Y Aᵀ        ∂L/∂U = ∂L/∂M Vᵀ        ∂L/∂g = Gᵀ ∂L/∂U G,
+    ∂L/∂M = A ∂L/∂Y Aᵀ        ∂L/∂U = ∂L/∂Mᵀ V        ∂L/∂g = Gᵀ ∂L/∂U G,
 
 and for the input it is no more than a forward pass, because the transpose of a 3×3 convolution in steps of 1
 is the convolution with the filter turned by 180° and its channels exchanged.
+
+The transforms are small products too, `down` the columns of the tiles and `across` their rows, and need no
+copy if a pixel's channels lie side by side in memory. Then six rows of pixels are a matrix (6, W·C) as they
+stand, on which Bᵀ does its part for a whole row of tiles; and in the result six pixels are a matrix (6, C).
+That is how y is made as well: its shape is (N, O, OH, OW), but its numbers lie as (N, OH, OW, O), and what
+follows in a network, ReLU and pooling, keeps them so (PyTorch calls it channels-last).
 
 The price is accuracy, and it depends on the points. Lavin & Gray's 0, ±1, ±2, ∞ keep most entries integers;
 with 0, ±2/3, ±3/2, ∞ rounding errors are five times smaller, three to seven times those of im2col, and a
@@ -40,8 +44,9 @@ or NaN in an input makes all 16 outputs of its tile NaN, also those whose window
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +55,7 @@ from minidl.backend import Array
 from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window
 from minidl.backend.kept import kept
-from minidl.backend.memory import channels_last, empty
+from minidl.backend.memory import empty, empty_channels_last
 from minidl.backend.threads import parallel_for, scratch, split
 
 POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and ∞
@@ -65,11 +70,14 @@ def _evaluate(coefficients: int) -> np.ndarray:
 A, B, G = _evaluate(4), np.linalg.inv(_evaluate(6)), _evaluate(3)
 INPUT, FILTER, TURNED, OUTPUT = (np.array(m, np.float32, order="C") for m in (B.T, G, G[:, ::-1], A.T))
 FREQUENCIES = [(i, j) for i in split(6, 1) for j in split(6, 3)]
-STRIP = 112  # tiles that one thread takes through all three steps; more if channels are few
-BLOCK = 7168  # filters that one thread transforms at a time; tiles times channels of a strip, at least
-LARGE_STRIP = 1 << 26  # multiplications: threads share rows and frequencies of a strip that is alone
-ROUND_BYTES = 24 << 20  # of V and ∂L/∂M, which all threads share
-SUM_BYTES = 1 << 20  # of ∂L/∂U, up to which threads add up one of their own
+STRIP = 24 << 10  # tiles, times channels of x and y, that one thread takes through all steps: 3.5 MB of V and M
+ROUND = 448  # tiles whose transforms all threads share, where the filters are more than the tiles
+PART = 28 << 10  # of these, times channels, that one thread transforms at a time
+BLOCK = 7 << 10  # filters that one thread transforms at a time
+FILTER_BYTES = 5 << 20  # of U, up to which a thread works by itself
+SUM_BYTES = 5 << 19  # of ∂L/∂U, up to which it adds up one of its own
+SUMS = 8  # of these
+ROUND_BYTES = 32 << 20  # of V and ∂L/∂M, which all threads share
 
 
 @dataclass(frozen=True)
@@ -87,15 +95,26 @@ class Tiles:
     def __len__(self) -> int:
         return math.prod(self.shape)
 
+    def cut(self, limit: int) -> Iterator[tuple[Tiles, slice]]:
+        """These tiles, about `limit` at a time, and where each piece stands among them."""
+        pictures, rows, across = self.shape
+        done = 0
+        for some in split(pictures, max(1, limit // (rows * across))):
+            for part in split(rows, max(1, limit // across)):
+                piece = Tiles(_within(self.pictures, some), _within(self.rows, part), across)
+                yield piece, slice(done, done + len(piece))
+                done += len(piece)
 
-def cut(shape: tuple[int, ...], limit: int) -> Iterator[Tiles]:
-    """All tiles of an output (N, O, H, W), about `limit` at a time, in two pieces at least if N > 1."""
+
+def _within(whole: slice, part: slice) -> slice:
+    return slice(whole.start + part.start, whole.start + part.stop)
+
+
+def tiles_of(shape: tuple[int, ...], limit: int) -> list[Tiles]:
+    """All tiles of an output (N, O, H, W), about `limit` at a time."""
     n, _, h, w = shape
-    down, across = -(-h // 4), -(-w // 4)
-    together = max(1, min(limit // (down * across), -(-n // 2)))
-    for pictures in split(n, together):
-        for rows in split(down, max(1, limit // across)):
-            yield Tiles(pictures, rows, across)
+    everything = Tiles(slice(0, n), slice(0, -(-h // 4)), -(-w // 4))
+    return [piece for piece, _ in everything.cut(limit)]
 
 
 def can(x: Array, y: Array, window: Window, groups: int) -> bool:
@@ -148,96 +167,75 @@ def _filtered(
 ) -> np.ndarray:
     """Y for the transformed filters U (6, 6, C, O):  (N, C, H, W) → (N, O, *size), or half the size pooled."""
     n, (c, o) = len(x), u.shape[2:]
-    y = channels_last((n, o, size[0] // 2, size[1] // 2) if pool else (n, o, *size), np.float32)
+    y = empty_channels_last((n, o, size[0] // 2, size[1] // 2) if pool else (n, o, *size), np.float32)
 
     def strip(here: Tiles) -> None:
         v, m = frequencies("v", len(here), c), frequencies("m", len(here), o)
-        before, after = half("before", here, 6, c), half("after", here, 4, o)
-        down(INPUT, x, padding, here, out=before)
-        for i in range(6):
-            across(INPUT, before[:, :, i], out=v)
-            np.matmul(v, u[i], out=m)
-            back_across(m, out=after[:, :, i])
-        back_down(after, bias, relu, pool, here, out=y)
+        transform(INPUT, x, padding, here, out=v)
+        np.matmul(v, u, out=m)
+        transform_output(m, bias, relu, pool, here, out=y)
 
-    strips = list(cut((n, o, *size), STRIP))
-    parallel_for(np, strip, [(here,) for here in strips])
+    def share(here: Tiles) -> None:
+        v, m = frequencies("v", len(here), c), frequencies("m", len(here), o)
+        parts = [(INPUT, x, padding, part, v[:, :, place]) for part, place in here.cut(PART // c)]
+        parallel_for(np, transform, parts)
+        parallel_for(np, lambda f: np.matmul(v[f], u[f], out=m[f]), [(f,) for f in FREQUENCIES])
+        parts = [(m[:, :, place], bias, relu, pool, part, y) for part, place in here.cut(PART // o)]
+        parallel_for(np, transform_output, parts)
+
+    if u.nbytes <= FILTER_BYTES:
+        parallel_for(np, strip, [(here,) for here in tiles_of((n, o, *size), STRIP // (c + o))])
+    else:
+        for here in tiles_of((n, o, *size), ROUND):
+            share(here)
     return y
 
 
 def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
     """x ⊛ y, which is ∂L/∂w for y = ∂L/∂(x ⋆ w):  (N, C, H, W), (N, O, OH, OW) → (O, C, 3, 3)."""
     c, o = x.shape[1], y.shape[1]
-    add_up = _add_up_strips if 36 * 4 * o * c <= SUM_BYTES else _add_up_frequencies
+    add_up = _add_up_strips if 36 * 4 * o * c <= SUM_BYTES else _add_up_rounds
     return filter_gradient(add_up(x, y, window.padding))
 
 
 def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
     """∂L/∂U (6, 6, O, C) of few channels: sums over an eighth of the strips each, and the sum of these."""
     c, o = x.shape[1], y.shape[1]
-    strips = list(cut(y.shape, STRIP))
-    shares = [strips[part] for part in split(len(strips), -(-len(strips) // 8))]
+    strips = tiles_of(y.shape, STRIP // (c + o))
+    shares = [strips[part] for part in split(len(strips), -(-len(strips) // SUMS))]
     sums = scratch(np, "du", (len(shares), 6, 6, o, c), np.float32)
 
     def add_up(share: list[Tiles], du: np.ndarray) -> None:
         du[...] = 0
-        product = scratch(np, "product", du.shape[1:], np.float32)
+        product = scratch(np, "product", du.shape, np.float32)
         for here in share:
             v, dm = frequencies("v", len(here), c), frequencies("m", len(here), o)
-            hx, hy = half("before", here, 6, c), half("after", here, 4, o)
-            down(INPUT, x, padding, here, out=hx)
-            down(OUTPUT.T, y, (0, 0), here, out=hy)
-            for i in range(6):
-                across(INPUT, hx[:, :, i], out=v)
-                across(OUTPUT.T, hy[:, :, i], out=dm)
-                np.matmul(dm.swapaxes(1, 2), v, out=product)
-                du[i] += product
+            transform(INPUT, x, padding, here, out=v)
+            transform(OUTPUT.T, y, (0, 0), here, out=dm)
+            du += np.matmul(dm.swapaxes(2, 3), v, out=product)
 
     parallel_for(np, add_up, list(zip(shares, sums, strict=True)))
     return sums.sum(0)
 
 
-def _add_up_frequencies(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
+def _add_up_rounds(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
     """∂L/∂U (6, 6, O, C), as large as all the filters: one sum, of which threads share the frequencies."""
     c, o = x.shape[1], y.shape[1]
     du = scratch(np, "du", (6, 6, o, c), np.float32)
 
-    def add(i: int, hx: Array, hy: Array, first: bool) -> None:
-        n = math.prod(hx.shape[:2]) * (hy.shape[3] // 4)
-        v, dm = frequencies("v", n, c), frequencies("m", n, o)
-        across(INPUT, hx[:, :, i], out=v)
-        across(OUTPUT.T, hy[:, :, i], out=dm)
-        product = du[i] if first else scratch(np, "product", du[i].shape, np.float32)
-        np.matmul(dm.swapaxes(1, 2), v, out=product)
+    def add(f: tuple[slice, slice], v: Array, dm: Array, first: bool) -> None:
+        product = du[f] if first else scratch(np, "product", du[f].shape, np.float32)
+        np.matmul(dm[f].swapaxes(2, 3), v[f], out=product)
         if not first:
-            du[i] += product
+            du[f] += product
 
-    for number, here in enumerate(cut(y.shape, ROUND_BYTES // (36 * 4 * (c + o)))):
-        hx, hy = half("before", here, 6, c), half("after", here, 4, o)
-        pieces = [(INPUT, x, padding, part, place(hx, here, part)) for part in lines(here, c)]
-        pieces += [(OUTPUT.T, y, (0, 0), part, place(hy, here, part)) for part in lines(here, o)]
-        parallel_for(np, down, pieces)
-        parallel_for(np, add, [(i, hx, hy, number == 0) for i in range(6)])
+    for number, here in enumerate(tiles_of(y.shape, ROUND_BYTES // (36 * 4 * (c + o)))):
+        v, dm = frequencies("v", len(here), c), frequencies("m", len(here), o)
+        parts = [(INPUT, x, padding, part, v[:, :, place]) for part, place in here.cut(PART // c)]
+        parts += [(OUTPUT.T, y, (0, 0), part, dm[:, :, place]) for part, place in here.cut(PART // o)]
+        parallel_for(np, transform, parts)
+        parallel_for(np, add, [(f, v, dm, number == 0) for f in FREQUENCIES])
     return du
-
-
-def place(h, here, part):
-    p, r = here.pictures.start, here.rows.start
-    return h[part.pictures.start - p : part.pictures.stop - p, part.rows.start - r : part.rows.stop - r]
-
-
-def lines(here: Tiles, channels: int) -> Iterator[Tiles]:
-    """`here` in pieces for the threads."""
-    n, rows, across = here.shape
-    limit = max(1, BLOCK * 4 // channels)
-    together = max(1, limit // (rows * across))
-    for p in split(n, together):
-        for r in split(rows, max(1, limit // across)):
-            yield Tiles(
-                slice(here.pictures.start + p.start, here.pictures.start + p.stop),
-                slice(here.rows.start + r.start, here.rows.start + r.stop),
-                across,
-            )
 
 
 # The transforms
@@ -272,100 +270,90 @@ def filter_gradient(du: np.ndarray) -> np.ndarray:
     return dg
 
 
-def half(name: str, here: Tiles, size: int, channels: int) -> np.ndarray:
-    pictures, rows, across = here.shape
-    return scratch(np, name, (pictures, rows, 6, 4 * (across - 1) + size, channels), np.float32)
+def transform(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out: np.ndarray) -> None:
+    """matrix · tile · matrixᵀ for tiles of x (N, C, H, W), zero outside it, in out (6, 6, T, C).
+
+    Bᵀ takes 6×6 tiles, which overlap; A takes 4×4 tiles.
+    """
+    size, c = matrix.shape[1], x.shape[1]
+    pictures, rows, tiles = here.shape
+    half = scratch(np, "half", (pictures, rows, 6, 4 * (tiles - 1) + size, c), np.float32)
+    down(matrix, x, padding, here, out=half)
+    strides = (*half.strides[:3], 4 * half.strides[3], *half.strides[3:])
+    seen = np.lib.stride_tricks.as_strided(half, (pictures, rows, 6, tiles, size, c), strides)
+    np.matmul(matrix, seen, out=out.reshape(6, 6, *here.shape, c).transpose(2, 3, 0, 4, 1, 5))
 
 
 def down(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out: np.ndarray) -> None:
-    """matrix · tile for x (N, C, H, W), zero outside it, in out (n, rows, 6, width, C)."""
+    """matrix · tile, for the tiles of a row side by side, in out (n, rows, 6, W, C).
+
+    Rows of tiles that see only pixels take them from where they lie; for the others they are copied.
+    """
     size = matrix.shape[1]
-    pictures, rows, across = here.shape
-    height, width = 4 * (rows - 1) + size, 4 * (across - 1) + size
-    seen = region(x, 4 * here.rows.start - padding[0], -padding[1], height, width, here.pictures)
-    c = seen.shape[3]
-    sp, sy, sx, s1 = seen.strides
-    column = np.lib.stride_tricks.as_strided(seen, (pictures, rows, size, width * c), (sp, 4 * sy, sy, s1))
-    np.matmul(matrix, column, out=out.reshape(pictures, rows, 6, -1))
+    x = x.transpose(0, 2, 3, 1)[here.pictures]
+    n, h, w, c = x.shape
+    left, right = padding[1], min(padding[1] + w, out.shape[3])
+    out[..., :left, :] = 0
+    out[..., right:, :] = 0
+    first, last = here.rows.start, here.rows.stop
+    inside = max(first, min(last, -(-padding[0] // 4))), max(first, min(last, (h + padding[0] - size) // 4 + 1))
+    lie_well = x.strides[2:] == (4 * c, 4)
+    edges = (first, *inside, last) if lie_well else (first, last)
+    for start, stop in itertools.pairwise(edges):
+        if start < stop:
+            top = 4 * start - padding[0]
+            lines = lines_of(x[:, :, : right - left], top, top + 4 * (stop - start - 1) + size)
+            s, target = lines.strides, out[:, start - first : stop - first, :, left:right]
+            shape, strides = (n, stop - start, size, (right - left) * c), (s[0], 4 * s[1], s[1], s[3])
+            np.matmul(matrix, np.lib.stride_tricks.as_strided(lines, shape, strides), out=target.reshape(n, stop - start, 6, -1))
 
 
-def across(matrix: np.ndarray, half: np.ndarray, out: np.ndarray) -> None:
-    """half · matrixᵀ:  (n, rows, width, C) → (6, T, C)"""
-    size = matrix.shape[1]
-    n, rows, width, c = half.shape
-    tiles = (width - size) // 4 + 1
-    s = half.strides
-    seen = np.lib.stride_tricks.as_strided(half, (n, rows, tiles, size, c), (s[0], s[1], 4 * s[2], s[2], s[3]))
-    np.matmul(matrix, seen, out=out.reshape(6, n, rows, tiles, c).transpose(1, 2, 3, 0, 4))
+def lines_of(x: np.ndarray, top: int, bottom: int) -> np.ndarray:
+    """These lines of x (n, H, W, C), zero outside it, each in one piece."""
+    n, h, w, c = x.shape
+    if top >= 0 and bottom <= h and x.strides[2:] == (4 * c, 4):
+        return x[:, top:bottom]
+    lines = scratch(np, "lines", (n, bottom - top, w, c), np.float32)
+    above, below = max(-top, 0), max(top, min(bottom, h)) - top
+    lines[:, :above] = 0
+    lines[:, above:below] = x[:, max(top, 0) : max(top, 0) + below - above]
+    lines[:, below:] = 0
+    return lines
 
 
-def back_across(m: np.ndarray, out: np.ndarray) -> None:
-    """M · A:  (6, T, O) → (n, rows, width, O)"""
-    n, rows, width, o = out.shape
-    m = m.reshape(6, n, rows, width // 4, o).transpose(1, 2, 3, 0, 4)
-    np.matmul(OUTPUT, m, out=out.reshape(n, rows, width // 4, 4, o))
-
-
-def region(x: np.ndarray, top: int, left: int, height: int, width: int, pictures: slice) -> np.ndarray:
-    """These pixels of x (N, C, H, W), zero outside it, as (n, height, width, C) with rows in one piece."""
-    seen = x.transpose(0, 2, 3, 1)[pictures, max(top, 0) : max(top + height, 0), max(left, 0) : left + width]
-    n, h, w, c = seen.shape
-    if (h, w) == (height, width) and seen.strides[2:] == (4 * c, 4):
-        return seen
-    bordered = scratch(np, "bordered", (n, height, width, c), np.float32)
-    bordered[...] = 0
-    bordered[:, max(-top, 0) : max(-top, 0) + h, -left : -left + w] = seen
-    return bordered
-
-
-def back_down(
-    half: np.ndarray,
-    bias: np.ndarray | None,
-    relu: bool,
-    pool: bool,
-    here: Tiles,
-    out: np.ndarray,
+def transform_output(
+    m: np.ndarray, bias: np.ndarray | None, relu: bool, pool: bool, here: Tiles, out: np.ndarray
 ) -> None:
     """Y = Aᵀ M A + b for M (6, 6, T, O), put into out (N, O, OH, OW).
 
-    With `pool` two, the largest
-    of 2×2 each, to which b is added later: rounding does not change which is the largest.
+    With `pool` the largest of each 2×2, to which b is added later: rounding does not change which it is.
     """
-    o, (pictures, rows, across) = half.shape[-1], here.shape
-    half = half.reshape(pictures, rows, 6, -1)
-    y = out.transpose(0, 2, 3, 1)
+    o, (n, rows, tiles) = m.shape[3], here.shape
+    half = scratch(np, "half", (n, rows, 6, tiles, 4, o), np.float32)
+    np.matmul(OUTPUT, m.reshape(6, 6, *here.shape, o).transpose(2, 3, 0, 4, 1, 5), out=half)
     side = 2 if pool else 4
-    part = y[here.pictures, side * here.rows.start : side * here.rows.stop]
-    fits = part.shape[1:3] == (side * rows, side * across)
-    straight = fits and not pool
-    four = (
-        part.reshape(pictures, rows, 4, across * 4 * o)
-        if straight
-        else scratch(np, "picture", (pictures, rows, 4, across * 4 * o), np.float32)
-    )
-    np.matmul(OUTPUT, half, out=four)
-    picture = four
+    place = out.transpose(0, 2, 3, 1)[here.pictures, side * here.rows.start : side * here.rows.stop]
+    fits = place.shape[1:3] == (side * rows, side * tiles)
+    y = place.reshape(n, rows, 4, -1) if fits and not pool else scratch(np, "y", (n, rows, 4, 4 * tiles * o), np.float32)
+    np.matmul(OUTPUT, half.reshape(n, rows, 6, -1), out=y)
     if pool:
-        wide = scratch(np, "wide", (pictures, rows, 2, across * 4 * o), np.float32)
-        np.maximum(four[:, :, ::2], four[:, :, 1::2], out=wide)
-        pairs = wide.reshape(pictures, rows, 2, across * 2, 2, o)
-        picture = scratch(np, "pooled", (pictures, rows, 2, across * 2, o), np.float32)
-        np.maximum(pairs[..., 0, :], pairs[..., 1, :], out=picture)
-        picture = picture.reshape(pictures, rows, 2, -1)
+        lines = np.maximum(y[:, :, ::2], y[:, :, 1::2], out=scratch(np, "lines", (n, rows, 2, 4 * tiles * o), np.float32))
+        pairs = lines.reshape(n, rows, 2, 2 * tiles, 2, o)
+        y = place.reshape(n, rows, 2, 2 * tiles, o) if fits else scratch(np, "pooled", (n, rows, 2, 2 * tiles, o), np.float32)
+        y = np.maximum(pairs[..., 0, :], pairs[..., 1, :], out=y).reshape(n, rows, 2, -1)
     if bias is not None:
-        picture += np.tile(bias, side * across)
+        y += np.tile(bias, side * tiles)
     if relu:
-        positive_part(picture, out=picture)
-    if not straight:
-        picture = picture.reshape(pictures, side * rows, side * across, o)
-        part[...] = picture[:, : part.shape[1], : part.shape[2]]
+        positive_part(y, out=y)
+    if not fits:
+        place[...] = y.reshape(n, side * rows, side * tiles, o)[:, : place.shape[1], : place.shape[2]]
 
 
 def frequencies(name: str, tiles: int, channels: int) -> np.ndarray:
-    """Scratch memory (6, T, C) as (T, 6, C), the rows of each tile an odd number of cache lines apart.
+    """Scratch memory (6, 6, T, C), in which the numbers of neighbouring tiles are an odd number of cache lines apart.
 
     An even multiple such as 4096 bytes would put all planes into the same few places of the first cache.
     """
     lines = -(-6 * channels // 16) | 1
-    memory = scratch(np, name, (tiles, 16 * lines), np.float32)[:, : 6 * channels]
-    return memory.reshape(tiles, 6, channels).swapaxes(0, 1)
+    memory = scratch(np, name, (6, tiles, 16 * lines), np.float32)[:, :, : 6 * channels]
+    return memory.reshape(6, tiles, 6, channels).swapaxes(1, 2)
