@@ -17,6 +17,7 @@ import numpy as np
 
 from minidl.backend import kernels
 from minidl.backend.device import Array, array_module, device_of
+from minidl.backend.memory import channels_last
 from minidl.backend.products import Product
 from minidl.backend.threads import parallel_for, split
 
@@ -27,8 +28,10 @@ ROW = 1 << 12  # numbers that are compared with as many zeros
 def blocks(*arrays: Array, size: int | None = None) -> Iterator[tuple[Array, ...]]:
     """The arrays, all of one shape, in blocks of up to `size` elements: views, to be written into.
 
-    They are one-dimensional where all arrays are contiguous; elsewhere they are parts of any shape.
+    They are one-dimensional where all arrays lie in memory in one way; elsewhere they are parts of any shape.
     """
+    if all(map(channels_last, arrays)):
+        arrays = tuple(array.transpose(0, 2, 3, 1) for array in arrays)
     first, size = arrays[0], size or BLOCK[device_of(arrays[0])]
     if all(array.flags.c_contiguous for array in arrays):
         flat = [array.reshape(-1) for array in arrays]
@@ -83,7 +86,18 @@ def positive_part(x: Array, out: Array) -> Array:
 
 
 def sum_of(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """x.sum(axis), of large arrays on several threads where the first axis stays."""
+    """x.sum(axis), of large arrays on several threads where the first axis stays.
+
+    Of channels-last pictures NumPy would add up one pixel after the other, and so do rounding errors. Here
+    it is one line after the other and then what is in that line.
+    """
+    if channels_last(x) and {2, 3} <= {*axis}:
+        n, c, _, w = x.shape
+        lines = np.empty((n, w, c), x.dtype)
+        pictures = x.transpose(0, 2, 3, 1)
+        parallel_for(np, np.sum, [(pictures[part], 1, None, lines[part]) for part in split(n, max(1, BLOCK["cpu"] * n // x.size))])
+        y = lines.sum(1).reshape(n, c, 1, 1).sum(axis=tuple(i for i in axis if i < 2), keepdims=True)
+        return y if keepdims else y.squeeze(axis)
     if x.size <= BLOCK["cpu"] or 0 in axis or device_of(x) == "gpu" or x.dtype.kind != "f":
         return x.sum(axis=axis, keepdims=keepdims)
     shape = [1 if i in axis else n for i, n in enumerate(x.shape) if keepdims or i not in axis]

@@ -135,15 +135,30 @@ if hasattr(os, "register_at_fork"):  # no child is born while another thread is 
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
-def empty(xp: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    """An uninitialised array; a large one in memory used before. CuPy has a memory pool of its own."""
+def channels_last(x: Array) -> bool:
+    """Whether pictures (N, C, H, W) lie in memory as (N, H, W, C), a pixel's channels side by side.
+
+    Winograd's convolution (`functional/winograd.py`) makes such arrays and is faster with them. What comes
+    after it keeps their order: NumPy does by itself, and what asks `empty` for memory does with `like`.
+    """
+    lies_as_shaped = not isinstance(x, np.ndarray) or x.ndim != 4 or x.flags.c_contiguous
+    return not lies_as_shaped and x.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def empty(xp: Any, shape: tuple[int, ...], dtype: Any, like: Array | None = None) -> Array:
+    """An uninitialised array; a large one in memory used before. CuPy has a memory pool of its own.
+
+    It is channels-last if `like` is.
+    """
+    if like is not None and channels_last(like):
+        return empty_channels_last(shape, dtype)
     if xp is not np or math.prod(shape) * np.dtype(dtype).itemsize < LARGE:
         return xp.empty(shape, dtype)
     return np.asarray(Loan(shape, dtype))
 
 
 def empty_channels_last(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An uninitialised array (N, C, H, W) that lies in memory as (N, H, W, C): a pixel's channels side by side."""
+    """An uninitialised array (N, C, H, W) that lies in memory as (N, H, W, C)."""
     n, c, h, w = shape
     return empty(np, (n, h, w, c), dtype).transpose(0, 3, 1, 2)
 

@@ -17,8 +17,8 @@ from minidl.backend import kernels
 from minidl.backend.blocks import masked
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.im2col import Pair, Window, sliding_windows
-from minidl.backend.memory import empty
-from minidl.backend.threads import parallel_for, scratch, strips
+from minidl.backend.memory import channels_last, empty
+from minidl.backend.threads import parallel_for, scratch, split, strips
 
 PIECE_BYTES = {"cpu": 1 << 19, "gpu": 1 << 40}  # of one pixel of all windows, at a time
 
@@ -59,6 +59,7 @@ def largest_and_where(seen: Array, y: Array, switches: Array) -> None:
 
 
 def pick(seen: Array, y: Array, switches: Array) -> None:
+    y[...] = 0
     picked = scratch(array_module(y), "pixels", y.shape, y.dtype)
     for k, x in pixels(seen):
         y += masked(x, switches == k, out=picked)
@@ -71,9 +72,9 @@ def put(seen: Array, x: Array, switches: Array, picture: Array) -> None:
         y += masked(x, switches == k, out=added)
 
 
-def put_apart(seen: Array, x: Array, switches: Array, picture: Array) -> None:
-    """As `put`, for windows that do not overlap: there is nothing to add to."""
-    if picture.size > seen.size:
+def put_apart(seen: Array, x: Array, switches: Array, picture: Array | None = None) -> None:
+    """As `put`, for windows that do not overlap: there is nothing to add to, and no `picture` without gaps."""
+    if picture is not None:
         picture[...] = 0
     if device_of(x) == "gpu":
         kernels.put_apart(seen, x, switches)
@@ -94,16 +95,29 @@ def put_everywhere(seen: Array, x: Array, picture: Array) -> None:
         y += x
 
 
-def for_each_piece(run: Callable[..., None], *arrays: Array) -> None:
-    """run(*pieces) for the same pictures and channels of all arrays, piece by piece."""
-    y = arrays[1]
-    n, c, oh, ow = y.shape
-    pieces = strips(n, c, oh * ow * y.itemsize, PIECE_BYTES[device_of(y)])
+def for_each_piece(
+    run: Callable[..., None], seen: Array, *maps: Array, picture: Array | None = None
+) -> None:
+    """run(seen, *maps, picture) for the same pictures and channels of all, piece by piece.
 
-    def piece(pictures: slice, channels: slice) -> None:
-        run(*[array[pictures, channels] for array in arrays])
+    Of channels-last pictures these are lines instead, or whole ones where `picture` is written too, and the
+    axes stand as they lie in memory: (n, OH, KH, KW, OW, C) and (n, OH, OW, C).
+    """
+    xp = array_module(seen)
+    lines = seen.strides[1] < seen.strides[5]
+    if lines:
+        seen = seen.transpose(0, 4, 2, 3, 5, 1)
+        maps = tuple(array.transpose(0, 2, 3, 1) for array in maps)
+    n, parts, *_ = maps[0].shape
+    pieces = strips(n, parts, maps[0].nbytes // max(1, n * parts), PIECE_BYTES[device_of(seen)])
+    if lines and picture is not None:
+        pieces = [(one, slice(0, parts)) for one in split(n, 1)]
 
-    parallel_for(array_module(y), piece, pieces)
+    def piece(pictures: slice, part: slice) -> None:
+        whole = () if picture is None else (picture[pictures] if lines else picture[pictures, part],)
+        run(seen[pictures, part], *[array[pictures, part] for array in maps], *whole)
+
+    parallel_for(xp, piece, pieces)
 
 
 # Windows and their places
@@ -121,18 +135,21 @@ def windows_of(x: Array, window: Window, places: Pair, fill: float) -> Array:
     """What the windows see of x (N, C, H, W), and of a border of `fill` around it: (N, C, KH, KW, OH, OW)."""
     widths = list(zip(window.padding, overhang(window, x.shape[2:], places), strict=True))
     if any(map(any, widths)):
-        x = array_module(x).pad(x, [(0, 0), (0, 0), *widths], constant_values=fill)
+        order = (0, 2, 3, 1) if channels_last(x) else (0, 1, 2, 3)
+        widths = [([(0, 0), (0, 0), *widths])[i] for i in order]
+        x = array_module(x).pad(x.transpose(order), widths, constant_values=fill)
+        x = x.transpose(np.argsort(order))
     return sliding_windows(x, window, places)
 
 
-def empty_windows(x: Array, window: Window, size: Pair) -> tuple[Array, Array, Array]:
+def empty_windows(x: Array, window: Window, size: Pair, like: Array) -> tuple[Array, Array, Array]:
     """A picture (N, C, *size), the same with its border, and the view that the windows of x have of that.
 
     Nothing is written yet: that is quickest piece by piece.
     """
     (n, c, *places), (h, w), (top, left) = x.shape, size, window.padding
     bottom, right = overhang(window, size, (places[0], places[1]))
-    bordered = empty(array_module(x), (n, c, top + h + bottom, left + w + right), x.dtype)
+    bordered = empty(array_module(x), (n, c, top + h + bottom, left + w + right), x.dtype, like)
     seen = sliding_windows(bordered, window, (places[0], places[1]))
     return bordered[:, :, top : top + h, left : left + w], bordered, seen
 
@@ -144,13 +161,17 @@ def first_pixels_inside(x: Array, window: Window, places: Pair) -> Array:
     """
     xp, dtype = array_module(x), np.min_scalar_type(math.prod(window.kernel) - 1)
     if not any(window.padding):
-        return xp.zeros((*x.shape[:2], *places), dtype)
+        first = empty(xp, (*x.shape[:2], *places), dtype, like=x)
+        first[...] = 0
+        return first
     down, right = (
         -(-np.maximum(0, p - s * np.arange(o)) // d)
         for o, s, p, d in zip(places, window.stride, window.padding, window.dilation, strict=True)
     )
     first = xp.asarray((down[:, None] * window.kernel[1] + right).astype(dtype))
-    return xp.broadcast_to(first, (*x.shape[:2], *places)).copy()
+    every = empty(xp, (*x.shape[:2], *places), dtype, like=x)
+    every[...] = first
+    return every
 
 
 def switch_origins(window: Window, places: Pair) -> tuple[np.ndarray, np.ndarray]:

@@ -54,7 +54,7 @@ class ReLU(Function):
     """
 
     def forward(self, x: Array) -> Array:
-        y = empty(array_module(x), x.shape, x.dtype)
+        y = empty(array_module(x), x.shape, x.dtype, like=x)
         for_each_block(positive_part, x, y)
         self.save(output=y)
         return y
@@ -71,7 +71,7 @@ class Gate(Function):
         self.gate = gate
 
     def forward(self, x: Array) -> Array:
-        y = empty(array_module(x), x.shape, x.dtype)
+        y = empty(array_module(x), x.shape, x.dtype, like=x)
         for_each_block(gated, x, self.gate, y)
         return y
 

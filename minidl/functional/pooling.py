@@ -35,7 +35,7 @@ class MaxPool2d(Function):
     def forward(self, x: Array) -> Array:
         self.size = x.shape[2:]
         seen = work.windows_of(x, self.window, self.places, -math.inf)
-        y = empty(array_module(x), (*x.shape[:2], *self.places), x.dtype)
+        y = empty(array_module(x), (*x.shape[:2], *self.places), x.dtype, like=x)
         if self.keep_switches or self.needs_grad[0]:
             switches = work.first_pixels_inside(x, self.window, self.places)
             work.for_each_piece(work.largest_and_where, seen, y, switches)
@@ -61,9 +61,10 @@ class Unpool(Function):
         self.switches, self.window, self.size = switches, window, size
 
     def forward(self, x: Array) -> Array:
-        y, bordered, seen = work.empty_windows(x, self.window, self.size)
+        y, bordered, seen = work.empty_windows(x, self.window, self.size, like=self.switches)
         apart = all(s >= e for s, e in zip(self.window.stride, self.window.extent, strict=True))
-        work.for_each_piece(work.put_apart if apart else work.put, seen, x, self.switches, bordered)
+        whole = bordered if not apart or bordered.size > seen.size else None
+        work.for_each_piece(work.put_apart if apart else work.put, seen, x, self.switches, picture=whole)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class Pick(Function):
 
     def forward(self, x: Array) -> Array:
         self.size = x.shape[2:]
-        y = array_module(x).zeros(self.switches.shape, x.dtype)
+        y = empty(array_module(x), self.switches.shape, x.dtype, like=x)
         work.for_each_piece(work.pick, work.windows_of(x, self.window, y.shape[2:], 0), y, self.switches)
         return y
 
@@ -100,7 +101,7 @@ class AvgPool2d(Function):
 
     def forward(self, x: Array) -> Array:
         self.size = x.shape[2:]
-        y = empty(array_module(x), (*x.shape[:2], *self.places), x.dtype)
+        y = empty(array_module(x), (*x.shape[:2], *self.places), x.dtype, like=x)
         work.for_each_piece(work.add_up, work.windows_of(x, self.window, self.places, 0), y)
         y /= work.on_device_of(x, self.counts)
         return y
@@ -120,8 +121,9 @@ class AvgUnpool2d(Function):
 
     def forward(self, x: Array) -> Array:
         self.places = x.shape[2:]
-        y, bordered, seen = work.empty_windows(x, self.window, self.size)
-        work.for_each_piece(work.put_everywhere, seen, x / work.on_device_of(x, self.counts), bordered)
+        y, bordered, seen = work.empty_windows(x, self.window, self.size, like=x)
+        x = x / work.on_device_of(x, self.counts)
+        work.for_each_piece(work.put_everywhere, seen, x, picture=bordered)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:

@@ -39,11 +39,12 @@ import numpy as np
 from minidl.backend import Array
 from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window
-from minidl.backend.memory import empty
+from minidl.backend.memory import empty, empty_channels_last
 from minidl.backend.products import SMALL_PRODUCT
 from minidl.backend.threads import parallel_for, scratch, split
 from minidl.functional import strip_conv
 
+SOME=16
 FEW = 4  # filters of a group: fewer take several rows of y together
 TOGETHER = 8  # about as many
 FAT = 16  # channels that these see at most: the zeros of a band cost too much with more
@@ -150,8 +151,10 @@ def _multiply(
 ) -> np.ndarray:
     """T · S + b, a tile of rows at a time:  (N, G·C, H, W), (G·M,) → (N, G·M, *size)."""
     groups, m, t, k = band.matrix.shape
-    n, kw = len(x), len(band.shift.seen)
-    y = empty(np, (n, groups * m, *size), np.result_type(x, band.matrix))
+    (n, c), kw = x.shape[:2], len(band.shift.seen)
+    dtype = np.result_type(x, band.matrix)
+    if groups == 1 and m >= SOME and c <= 4: y = empty_channels_last((n, groups * m, *size), dtype)
+    else: y = empty(np, (n, groups * m, *size), dtype)
     x, targets = x.reshape(n, groups, -1, *x.shape[2:]), y.reshape(n, groups, m, *size)
     c = x.shape[2]
 
