@@ -17,7 +17,7 @@ import numpy as np
 
 from minidl.backend import kernels
 from minidl.backend.device import Array, array_module, device_of
-from minidl.backend.memory import channels_last
+from minidl.backend.memory import channels_last, in_memory_order
 from minidl.backend.products import Product
 from minidl.backend.threads import parallel_for, split
 
@@ -30,8 +30,7 @@ def blocks(*arrays: Array, size: int | None = None) -> Iterator[tuple[Array, ...
 
     They are one-dimensional where all arrays lie in memory in one way; elsewhere they are parts of any shape.
     """
-    if all(map(channels_last, arrays)):
-        arrays = tuple(array.transpose(0, 2, 3, 1) for array in arrays)
+    arrays = tuple(in_memory_order(*arrays))
     first, size = arrays[0], size or BLOCK[device_of(arrays[0])]
     if all(array.flags.c_contiguous for array in arrays):
         flat = [array.reshape(-1) for array in arrays]
@@ -74,7 +73,8 @@ def positive_part(x: Array, out: Array) -> Array:
     xp = array_module(x)
     if xp is not np or x.size < ROW:
         return xp.maximum(x, 0, out=out)
-    rows, targets = x, out
+    result = out
+    rows, targets = x, out = in_memory_order(x, out)
     if x.flags.c_contiguous and out.flags.c_contiguous:
         whole = x.size // ROW * ROW
         rest = x.reshape(-1)[whole:]
@@ -82,7 +82,7 @@ def positive_part(x: Array, out: Array) -> Array:
         rows, targets = (array.reshape(-1)[:whole].reshape(-1, ROW) for array in (x, out))
     zeros = _zeros(x.dtype)[: rows.shape[-1]] if rows.shape[-1] <= ROW else 0
     np.maximum(rows, zeros, out=targets)
-    return out
+    return result
 
 
 def sum_of(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:

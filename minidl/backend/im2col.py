@@ -13,6 +13,7 @@ import numpy as np
 
 from minidl.backend import kernels
 from minidl.backend.device import Array, array_module
+from minidl.backend.memory import channels_last
 from minidl.backend.threads import scratch
 from minidl.errors import ShapeError
 
@@ -116,9 +117,17 @@ def im2col(x: Array, window: Window, rows: slice | None = None, out: Array | Non
     return out
 
 
+def empty_scratch(name: str, shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
+    """Scratch memory for pictures (N, C, H, W), channels-last if `like` is."""
+    if not channels_last(like):
+        return scratch(np, name, shape, dtype)
+    n, c, h, w = shape
+    return scratch(np, name, (n, h, w, c), dtype).transpose(0, 3, 1, 2)
+
+
 def _with_border(x: Array, corner: Pair, shape: tuple[int, ...]) -> Array:
     """x with zeros around it, its upper left pixel at `corner`."""
-    bordered = scratch(np, "border", shape, x.dtype)
+    bordered = empty_scratch("border", shape, x.dtype, like=x)
     bordered[...] = 0
     (top, left), (h, w) = corner, x.shape[2:]
     bordered[:, :, top : top + h, left : left + w] = x
@@ -137,7 +146,9 @@ def col2im(columns: Array, window: Window, size: Pair, out: Array | None = None)
     if xp is not np:
         return kernels.col2im(columns, window, out)
     (h, w), (ph, pw) = size, window.padding
-    bordered = scratch(np, "border", (n, c, h + 2 * ph, w + 2 * pw), columns.dtype) if ph or pw else out
+    bordered = out
+    if ph or pw:
+        bordered = empty_scratch("border", (n, c, h + 2 * ph, w + 2 * pw), columns.dtype, like=out)
     bordered[...] = 0
     seen = sliding_windows(bordered, window, (places[0], places[1]))
     for i in range(kh):

@@ -141,8 +141,14 @@ def channels_last(x: Array) -> bool:
     Winograd's convolution (`functional/winograd.py`) makes such arrays and is faster with them. What comes
     after it keeps their order: NumPy does by itself, and what asks `empty` for memory does with `like`.
     """
-    lies_as_shaped = not isinstance(x, np.ndarray) or x.ndim != 4 or x.flags.c_contiguous
-    return not lies_as_shaped and x.transpose(0, 2, 3, 1).flags.c_contiguous
+    return x.ndim == 4 and isinstance(x, np.ndarray) and x.strides[1] == x.itemsize < x.strides[3]
+
+
+def in_memory_order(*arrays: Array) -> list[Array]:
+    """The arrays, all of one shape, with their axes in the order in which those of the first lie in memory."""
+    strides = arrays[0].strides
+    axes = sorted(range(len(strides)), key=lambda axis: -strides[axis])
+    return [array.transpose(axes) for array in arrays]
 
 
 def empty(xp: Any, shape: tuple[int, ...], dtype: Any, like: Array | None = None) -> Array:

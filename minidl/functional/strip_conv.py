@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minidl.backend import Array, array_module
 from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window, col2im, im2col
-from minidl.backend.memory import empty
+from minidl.backend.memory import channels_last, empty
 from minidl.backend.threads import parallel_for, scratch, split, strips
 
 STRIP_BYTES = 4 << 20  # of columns in memory at a time, for each thread
@@ -34,12 +34,13 @@ def conv2d(
     """y = W · im2col(x) + b:  (N, C, H, W), (O, C/G, KH, KW), (O,) → (N, O, OH, OW)."""
     xp, n, o = array_module(x), x.shape[0], weight.shape[0]
     oh, ow = window.places(x.shape[2:])
-    y = empty(xp, (n, o, oh, ow), xp.result_type(x, weight))
-    w = weight.reshape(groups, o // groups, -1)
+    last = groups == 1 and channels_last(x)
+    y = empty(xp, (n, o, oh, ow), xp.result_type(x, weight), like=x if last else None)
+    w = pixel_by_pixel(weight, last).reshape(groups, o // groups, -1)
 
     def strip(pictures: slice, rows: slice) -> None:
         columns = columns_of(x[pictures], window, rows, groups)
-        alone = pictures.stop - pictures.start == 1
+        alone = last or pictures.stop - pictures.start == 1
         if alone:
             product = side_by_side(y[pictures, :, rows], groups)
         else:
@@ -65,18 +66,19 @@ def conv_transpose2d(
     if turned := as_convolution(weight, window, groups):
         return conv2d(x, turned.weight, bias, turned.window, groups)
     xp, (n, o, oh, ow), c = array_module(x), x.shape, groups * weight.shape[1]
-    y = empty(xp, (n, c, *size), xp.result_type(x, weight))
-    w = weight.reshape(groups, o // groups, c // groups, -1)
+    last = groups == 1 and channels_last(x)
+    y = empty(xp, (n, c, *size), xp.result_type(x, weight), like=x if last else None)
+    w = weight.reshape(groups, o // groups, c // groups, *window.kernel)
 
     def block(pictures: slice, group: slice, part: slice) -> None:
         filters = _channels(group, slice(0, o // groups), o // groups)
         channels = _channels(group, part, c // groups)
-        w_block = w[group, :, part].reshape(group.stop - group.start, o // groups, -1).swapaxes(1, 2)
+        w_block = pixel_by_pixel(w[group, :, part], last).reshape(group.stop - group.start, o // groups, -1)
         x_block = side_by_side(x[pictures, filters], len(w_block))
-        shape = (*w_block.shape[:2], x_block.shape[2])
-        columns = xp.matmul(w_block, x_block, out=scratch(xp, "columns", shape, y.dtype))
-        columns = columns.reshape(-1, *window.kernel, pictures.stop - pictures.start, oh, ow)
-        col2im(columns.transpose(3, 0, 1, 2, 4, 5), window, size, out=y[pictures, channels])
+        shape = (pictures.stop - pictures.start, channels.stop - channels.start, *window.kernel, oh, ow)
+        columns, matrix = columns_memory(xp, shape, y.dtype, len(w_block), last)
+        xp.matmul(w_block.swapaxes(1, 2), x_block, out=matrix)
+        col2im(columns, window, size, out=y[pictures, channels])
         if bias is not None:
             y[pictures, channels] += bias[channels].reshape(-1, 1, 1)
 
@@ -99,17 +101,18 @@ def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
     row_bytes = _channels(*blocks[0], c // groups).stop * math.prod(window.kernel) * ow * y.itemsize
     places = strips(n, oh, row_bytes, STRIP_BYTES, _pictures(x, window, oh * ow))
     sums = split(len(places), max(1, -(-len(places) * len(blocks) // PIECES)))
-    shape = (groups, o // groups, c // groups, math.prod(window.kernel))
+    last = groups == 1 and channels_last(x)
+    shape = (groups, o // groups, c // groups, *window.kernel)
     w = scratch(xp, "sums", (len(sums), *shape), xp.result_type(x, y))
 
     def add(k: int, group: slice, part: slice) -> None:
-        target = w[k, group, :, part]
-        target = target.reshape(*target.shape[:2], -1)
-        wide = target.shape[2] > target.shape[1]  # BLAS is faster with the larger matrix on the left
+        target = pixel_by_pixel(w[k, group, :, part], last)
+        size = (*target.shape[:2], math.prod(target.shape[2:]))
+        wide = size[2] > size[1]  # BLAS is faster with the larger matrix on the left
         if wide:
-            target = target.swapaxes(1, 2)
-        total = xp.zeros(target.shape, w.dtype)
-        product = scratch(xp, "product", target.shape, w.dtype)
+            size = (size[0], size[2], size[1])
+        total = xp.zeros(size, w.dtype)
+        product = scratch(xp, "product", size, w.dtype)
         outputs = _channels(group, slice(0, o // groups), o // groups)
         inputs = _channels(group, part, c // groups)
         for pictures, rows in places[sums[k]]:
@@ -117,7 +120,7 @@ def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
             seen = side_by_side(y[pictures, outputs, rows], len(target))
             left, right = (columns, seen) if wide else (seen, columns)
             total += xp.matmul(left, right.swapaxes(1, 2), out=product)
-        target[...] = total
+        target[...] = (total.swapaxes(1, 2) if wide else total).reshape(target.shape)
 
     parallel_for(xp, add, [(k, *block) for k in range(len(sums)) for block in blocks])
     total = empty(xp, (o, c // groups, *window.kernel), w.dtype)
@@ -153,11 +156,31 @@ def columns_of(x: Array, window: Window, rows: slice, groups: int) -> Array:
     """The columns of n pictures, side by side: (n, C, H, W) → (G, C/G·KH·KW, n·rows·OW)."""
     if window.reads_each_pixel_once:
         return side_by_side(x[:, :, rows], groups)
-    n, c = x.shape[:2]
-    shape = (c, *window.kernel, n, rows.stop - rows.start, window.places(x.shape[2:])[1])
-    columns = scratch(array_module(x), "columns", shape, x.dtype)
-    im2col(x, window, rows, out=columns.transpose(3, 0, 1, 2, 4, 5))
-    return columns.reshape(groups, -1, math.prod(shape[3:]))
+    shape = (*x.shape[:2], *window.kernel, rows.stop - rows.start, window.places(x.shape[2:])[1])
+    last = groups == 1 and channels_last(x)
+    columns, matrix = columns_memory(array_module(x), shape, x.dtype, groups, last)
+    im2col(x, window, rows, out=columns)
+    return matrix
+
+
+def columns_memory(
+    xp: Any, shape: tuple[int, ...], dtype: Any, groups: int, last: bool
+) -> tuple[Array, Array]:
+    """Scratch memory for columns, as (n, C, KH, KW, rows, OW) and as matrices (G, C/G·KH·KW, n·rows·OW).
+
+    For channels-last pictures these lie transposed, with KH·KW·C rows, so that channels stay side by side.
+    """
+    n, c, kh, kw, *places = shape
+    if last:
+        memory = scratch(xp, "columns", (n, *places, kh, kw, c), dtype)
+        return memory.transpose(0, 5, 3, 4, 1, 2), memory.reshape(1, -1, kh * kw * c).swapaxes(1, 2)
+    memory = scratch(xp, "columns", (c, kh, kw, n, *places), dtype)
+    return memory.transpose(3, 0, 1, 2, 4, 5), memory.reshape(groups, -1, n * math.prod(places))
+
+
+def pixel_by_pixel(weight: Array, last: bool) -> Array:
+    """(…, C, KH, KW) → (…, KH, KW, C) if the channels are to be last, as in such columns."""
+    return array_module(weight).moveaxis(weight, -3, -1) if last else weight
 
 
 def _pictures(x: Array, window: Window, places: int) -> int:
