@@ -1,6 +1,7 @@
 """python -m benchmarks.choice: how often does "auto" take the faster convolution?
 
-Each 3×3 convolution of a grid of shapes is computed with shifted rows and by Winograd's way, in turn.
+Each 3×3 convolution of a grid of shapes is computed with shifted rows and by Winograd's way, in turn. Arrays
+lie as they do within a network: see `benchmarks.convolution`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 import minidl as dl
 from benchmarks.compare import milliseconds
+from benchmarks.convolution import as_in_a_network
 from minidl.backend.im2col import Window
 from minidl.functional import convolution
 from minidl.functional.convolution import Conv2d, ConvTranspose2d, ConvWeight
@@ -42,9 +44,10 @@ def main() -> None:
 def _operations(n, c, o, size):
     rng = np.random.default_rng(0)
     x, w, y = (
-        dl.Tensor(rng.standard_normal(shape, np.float32))
+        rng.standard_normal(shape, np.float32)
         for shape in ((n, c, size, size), (o, c, 3, 3), (n, o, size, size))
     )
+    x, w, y = as_in_a_network(x, 1), dl.Tensor(w), as_in_a_network(y, 1)
     return {
         "forward": lambda: Conv2d(WINDOW, 1)(x, w),
         "∂L/∂x": lambda: ConvTranspose2d(WINDOW, 1, (size, size))(y, w),

@@ -83,9 +83,16 @@ def run(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
 Operations = dict[str, Callable]
 
 
+def as_in_a_network(x: np.ndarray, groups: int) -> Tensor:
+    """x (N, C, H, W) as minidl has it within a network: channels-last, but the pictures, and where groups are."""
+    if x.shape[1] > 3 and groups == 1:
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    return Tensor(x)
+
+
 def _ours(layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> Operations:
     window, groups = Window.of(layer.kernel, layer.stride, layer.kernel // 2), layer.groups
-    a, w, g = Tensor(x), Tensor(weight), Tensor(dy)
+    a, w, g = as_in_a_network(x, groups), Tensor(weight), as_in_a_network(dy, groups)
     return {
         "forward": no_grad()(lambda: Conv2d(window, groups)(a, w)),
         "∂L/∂x": no_grad()(lambda: ConvTranspose2d(window, groups, x.shape[2:])(g, w)),

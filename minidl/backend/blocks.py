@@ -28,9 +28,8 @@ ROW = 1 << 12  # numbers that are compared with as many zeros
 def blocks(*arrays: Array, size: int | None = None) -> Iterator[tuple[Array, ...]]:
     """The arrays, all of one shape, in blocks of up to `size` elements: views, to be written into.
 
-    They are one-dimensional where all arrays lie in memory in one way; elsewhere they are parts of any shape.
+    They are one-dimensional where all arrays are contiguous; elsewhere they are parts of any shape.
     """
-    arrays = tuple(in_memory_order(*arrays))
     first, size = arrays[0], size or BLOCK[device_of(arrays[0])]
     if all(array.flags.c_contiguous for array in arrays):
         flat = [array.reshape(-1) for array in arrays]
@@ -133,4 +132,4 @@ def for_each_block(run: Callable[..., Any], *arrays: Any) -> None:
     elif arrays[0].size <= BLOCK["cpu"]:
         run(*arrays)
     else:
-        parallel_for(xp, run, list(blocks(*arrays)))
+        parallel_for(xp, run, list(blocks(*in_memory_order(*arrays))))

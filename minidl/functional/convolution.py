@@ -116,7 +116,7 @@ class ConvWeight(Function):
     def forward(self, x: Array, y: Array) -> Array:
         self.size = x.shape[2:]
         self.save(x=x if self.needs_grad[1] else None, y=y if self.needs_grad[0] else None)
-        pays = _winograd_pays_for_weight(x, y.shape[1], x.shape[1])
+        pays = _winograd_pays(x, y.shape[1], MORE_WORK)
         work = _algorithm(x, y, self.window, self.groups, pays)
         return work.conv_weight(x, y, self.window, self.groups)
 
@@ -260,9 +260,8 @@ def _check_bias(bias: Tensor | None, channels: int, weight: Tensor) -> None:
 # Which way
 
 ALGORITHMS = {"im2col": im2col_conv, "strips": strip_conv, "rows": row_conv, "winograd": winograd}
-SMALL_MAP = 16  # pixels across and down
-SOME_CHANNELS, MORE_CHANNELS, MANY_CHANNELS, MANY_PAIRS = 16, 24, 32, 512
-MUCH_WORK, MORE_WORK = 1 << 21, 1 << 23  # multiplications, before Winograd saves any
+SOME_CHANNELS, MANY_CHANNELS, MANY_PAIRS = 16, 24, 512
+MUCH_WORK, MORE_WORK = 1 << 22, 1 << 25  # multiplications, before Winograd saves any
 _chosen = "auto"
 
 
@@ -274,8 +273,8 @@ def conv_algorithm(name: str | None = None) -> str:
     Where the last is not possible it is rows, and where there are no copies to save it is strips. On the GPU
     Winograd's is `gpu_winograd.py`, and `gpu_conv.py` is in the place of rows and strips.
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
-    from MANY_PAIRS of channels on, with MANY_CHANNELS on both sides, or SOME_CHANNELS on a SMALL_MAP, if
-    there is MUCH_WORK; and for ∂L/∂w with SOME_CHANNELS in x and MORE_CHANNELS in y, if there is MORE_WORK.
+    if there is MUCH_WORK, or MORE_WORK for ∂L/∂w, and the pictures that are read have MANY_CHANNELS, or
+    SOME_CHANNELS that make MANY_PAIRS with those of the others.
     `python -m benchmarks.choice` measures how often that is right, on the CPU. There Winograd's keeps filters
     that stay the same as it needs them, VGG16's in 300 MB (`backend/kept.py`).
 
@@ -294,21 +293,15 @@ def conv_algorithm(name: str | None = None) -> str:
 
 def _algorithm_for(x: Array, weight: Array, window: Window, groups: int) -> ModuleType:
     """The file that does the work for x ⋆ w, and for x ⋆ᵀ w."""
-    return _algorithm(x, weight, window, groups, _winograd_pays(x, *weight.shape[:2]))
+    others = weight.shape[0] * weight.shape[1] // max(1, x.shape[1])
+    return _algorithm(x, weight, window, groups, _winograd_pays(x, others, MUCH_WORK))
 
 
-def _winograd_pays(x: Array, o: int, c: int) -> bool:
-    least = SOME_CHANNELS if max(x.shape[2:]) <= SMALL_MAP else MANY_CHANNELS
-    return min(o, c) >= least and _saves(x, o, c, MUCH_WORK)
-
-
-def _winograd_pays_for_weight(x: Array, o: int, c: int) -> bool:
-    return o >= MORE_CHANNELS and c >= SOME_CHANNELS and _saves(x, o, c, MORE_WORK)
-
-
-def _saves(x: Array, o: int, c: int, work: int) -> bool:
-    n, _, h, w = x.shape
-    return o * c >= MANY_PAIRS and 9 * o * c * n * h * w >= work
+def _winograd_pays(x: Array, others: int, work: int) -> bool:
+    """Whether it does with this many channels beside those of x, for 3×3 pixels in steps of 1."""
+    n, c, h, w = x.shape
+    enough = c >= MANY_CHANNELS or (c >= SOME_CHANNELS and c * others >= MANY_PAIRS)
+    return enough and 9 * c * others * n * h * w >= work
 
 
 def _algorithm(x: Array, y: Array, window: Window, groups: int, winograd_pays: bool) -> ModuleType:

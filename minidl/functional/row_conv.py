@@ -39,16 +39,16 @@ import numpy as np
 from minidl.backend import Array
 from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window
-from minidl.backend.memory import empty, empty_channels_last
+from minidl.backend.memory import channels_last, empty, empty_channels_last
 from minidl.backend.products import SMALL_PRODUCT
 from minidl.backend.threads import parallel_for, scratch, split
 from minidl.functional import strip_conv
 
-SOME=16
 FEW = 4  # filters of a group: fewer take several rows of y together
 TOGETHER = 8  # about as many
 FAT = 16  # channels that these see at most: the zeros of a band cost too much with more
 LARGE = 1 << 17  # multiplications in a window, times its stride: from here on strips are faster
+FEW_CHANNELS, SOME_FILTERS = 4, 16  # of a first layer: what follows is likely to want its result channels-last
 PIECE_BYTES = (1 << 20, 4 << 20)  # of S that a thread takes at a time, at least and at most
 PIECES = 8  # of the work, if they are large enough
 SHARES = 16  # sums that make up ∂L/∂w
@@ -153,9 +153,11 @@ def _multiply(
     groups, m, t, k = band.matrix.shape
     (n, c), kw = x.shape[:2], len(band.shift.seen)
     dtype = np.result_type(x, band.matrix)
-    if groups == 1 and m >= SOME and c <= 4: y = empty_channels_last((n, groups * m, *size), dtype)
-    else: y = empty(np, (n, groups * m, *size), dtype)
-    x, targets = x.reshape(n, groups, -1, *x.shape[2:]), y.reshape(n, groups, m, *size)
+    if groups == 1 and (channels_last(x) or (c <= FEW_CHANNELS and m >= SOME_FILTERS)):
+        y = empty_channels_last((n, m, *size), dtype)
+    else:
+        y = empty(np, (n, groups * m, *size), dtype)
+    x, targets = as_shaped(x, groups).reshape(n, groups, -1, *x.shape[2:]), y.reshape(n, groups, m, *size)
     c = x.shape[2]
 
     def piece(pictures: slice, group: slice, rows: slice) -> None:
@@ -204,6 +206,7 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
     # Rows i of the window that see the same rows of the picture, every stride-th, look into the same S.
     period = stride // math.gcd(stride, dilation)
     alike = [range(i, kh, period) for i in range(min(period, kh))]
+    x, y = as_shaped(x, groups), as_shaped(y, groups)
     x, y = x.reshape(n, groups, c, *x.shape[2:]), y.reshape(n, groups, o, *y.shape[2:])
     pieces = _pieces(n, groups, y.shape[3], c * kw * y.shape[4] * x.itemsize)
     shares = [pieces[share] for share in split(len(pieces), -(-len(pieces) // SHARES))]
@@ -249,6 +252,15 @@ def _parts(rows: int, width: int, products: int) -> int:
         if rows % parts == 0 and length * products <= SMALL_PRODUCT:
             return parts if length >= LONG else 1
     return 1
+
+
+def as_shaped(x: np.ndarray, groups: int) -> np.ndarray:
+    """x, or a copy that lies in memory as (N, C, H, W), which is faster where several groups see its channels."""
+    if groups == 1 or not channels_last(x):
+        return x
+    y = empty(np, x.shape, x.dtype)
+    parallel_for(np, np.copyto, list(zip(y, x, strict=True)))
+    return y
 
 
 def _pays(filters: int, channels: int, window: Window) -> bool:

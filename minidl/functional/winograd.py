@@ -110,11 +110,11 @@ def _within(whole: slice, part: slice) -> slice:
     return slice(whole.start + part.start, whole.start + part.stop)
 
 
-def tiles_of(shape: tuple[int, ...], limit: int) -> list[Tiles]:
-    """All tiles of an output (N, O, H, W), about `limit` at a time."""
+def tiles_of(shape: tuple[int, ...], limit: int, pieces: int = 1) -> list[Tiles]:
+    """All tiles of an output (N, O, H, W), about `limit` at a time, or fewer for as many `pieces`."""
     n, _, h, w = shape
     everything = Tiles(slice(0, n), slice(0, -(-h // 4)), -(-w // 4))
-    return [piece for piece, _ in everything.cut(limit)]
+    return [piece for piece, _ in everything.cut(min(limit, -(-len(everything) // pieces)))]
 
 
 def can(x: Array, y: Array, window: Window, groups: int) -> bool:
@@ -184,7 +184,7 @@ def _filtered(
         parallel_for(np, transform_output, parts)
 
     if u.nbytes <= FILTER_BYTES:
-        parallel_for(np, strip, [(here,) for here in tiles_of((n, o, *size), STRIP // (c + o))])
+        parallel_for(np, strip, [(here,) for here in tiles_of((n, o, *size), STRIP // (c + o), pieces=2)])
     else:
         for here in tiles_of((n, o, *size), ROUND):
             share(here)
@@ -201,7 +201,7 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
 def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
     """∂L/∂U (6, 6, O, C) of few channels: sums over an eighth of the strips each, and the sum of these."""
     c, o = x.shape[1], y.shape[1]
-    strips = tiles_of(y.shape, STRIP // (c + o))
+    strips = tiles_of(y.shape, STRIP // (c + o), pieces=2)
     shares = [strips[part] for part in split(len(strips), -(-len(strips) // SUMS))]
     sums = scratch(np, "du", (len(shares), 6, 6, o, c), np.float32)
 

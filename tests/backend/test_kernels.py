@@ -46,8 +46,8 @@ def test_max_pooling(window):
 
 def test_the_gradient_of_max_pooling():
     dy, switches, window = numbers(2, 3, 3, 4), np.arange(72, dtype=np.uint8).reshape(2, 3, 3, 4) % 4, (2, 2)
-    _, here, seen = pooling.empty_windows(dy, Window(window, window), (7, 8))
-    _, there, theirs = pooling.empty_windows(dy, Window(window, window), (7, 8))
+    _, here, seen = pooling.empty_windows(dy, Window(window, window), (7, 8), like=dy)
+    _, there, theirs = pooling.empty_windows(dy, Window(window, window), (7, 8), like=dy)
     pooling.put_apart(seen, dy, switches, here)
     there[...] = 0
     kernels.put_apart(theirs, dy, switches)
