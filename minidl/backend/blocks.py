@@ -22,6 +22,7 @@ from minidl.backend.products import Product
 from minidl.backend.threads import parallel_for, split
 
 BLOCK = {"cpu": 1 << 17, "gpu": 1 << 24}  # elements: 512 KiB of float32; a GPU wants few and large kernels
+ALONE = 1 << 19  # elements, which one thread has done before another one would be awake
 ROW = 1 << 12  # numbers that are compared with as many zeros
 
 
@@ -131,5 +132,8 @@ def for_each_block(run: Callable[..., Any], *arrays: Any) -> None:
         parallel_for(xp, run_rows, product.pieces())
     elif arrays[0].size <= BLOCK["cpu"]:
         run(*arrays)
+    elif arrays[0].size <= ALONE:
+        for block in blocks(*in_memory_order(*arrays)):
+            run(*block)
     else:
         parallel_for(xp, run, list(blocks(*in_memory_order(*arrays))))

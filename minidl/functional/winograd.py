@@ -206,13 +206,11 @@ def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
     sums = scratch(np, "du", (len(shares), 6, 6, o, c), np.float32)
 
     def add_up(share: list[Tiles], du: np.ndarray) -> None:
-        du[...] = 0
-        product = scratch(np, "product", du.shape, np.float32)
-        for here in share:
+        for number, here in enumerate(share):
             v, dm = frequencies("v", len(here), c), frequencies("m", len(here), o)
             transform(INPUT, x, padding, here, out=v)
             transform(OUTPUT.T, y, (0, 0), here, out=dm)
-            du += np.matmul(dm.swapaxes(2, 3), v, out=product)
+            add_product(dm, v, du, number == 0)
 
     parallel_for(np, add_up, list(zip(shares, sums, strict=True)))
     return sums.sum(0)
@@ -223,19 +221,21 @@ def _add_up_rounds(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
     c, o = x.shape[1], y.shape[1]
     du = scratch(np, "du", (6, 6, o, c), np.float32)
 
-    def add(f: tuple[slice, slice], v: Array, dm: Array, first: bool) -> None:
-        product = du[f] if first else scratch(np, "product", du[f].shape, np.float32)
-        np.matmul(dm[f].swapaxes(2, 3), v[f], out=product)
-        if not first:
-            du[f] += product
-
     for number, here in enumerate(tiles_of(y.shape, ROUND_BYTES // (36 * 4 * (c + o)))):
         v, dm = frequencies("v", len(here), c), frequencies("m", len(here), o)
         parts = [(INPUT, x, padding, part, v[:, :, place]) for part, place in here.cut(PART // c)]
         parts += [(OUTPUT.T, y, (0, 0), part, dm[:, :, place]) for part, place in here.cut(PART // o)]
         parallel_for(np, transform, parts)
-        parallel_for(np, add, [(f, v, dm, number == 0) for f in FREQUENCIES])
+        parallel_for(np, add_product, [(dm[f], v[f], du[f], number == 0) for f in FREQUENCIES])
     return du
+
+
+def add_product(dm: np.ndarray, v: np.ndarray, du: np.ndarray, first: bool) -> None:
+    """∂L/∂U += ∂L/∂Mᵀ V, or = the first time:  (…, T, O), (…, T, C) → (…, O, C)."""
+    product = du if first else scratch(np, "product", du.shape, np.float32)
+    np.matmul(dm.swapaxes(-1, -2), v, out=product)
+    if not first:
+        du += product
 
 
 # The transforms
