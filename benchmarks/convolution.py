@@ -84,7 +84,7 @@ Operations = dict[str, Callable]
 
 
 def as_in_a_network(x: np.ndarray, groups: int) -> Tensor:
-    """x (N, C, H, W) as minidl has it within a network: channels-last, but the pictures, and where groups are."""
+    """x (N, C, H, W) as it is within a network: channels-last but for pictures, and where groups are."""
     if x.shape[1] > 3 and groups == 1:
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     return Tensor(x)

@@ -86,18 +86,9 @@ def positive_part(x: Array, out: Array) -> Array:
 
 
 def sum_of(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """x.sum(axis), of large arrays on several threads where the first axis stays.
-
-    Of channels-last pictures NumPy would add up one pixel after the other, and so do rounding errors. Here
-    it is one line after the other and then what is in that line.
-    """
-    if channels_last(x) and {2, 3} <= {*axis}:
-        n, c, _, w = x.shape
-        lines = np.empty((n, w, c), x.dtype)
-        pictures = x.transpose(0, 2, 3, 1)
-        parallel_for(np, np.sum, [(pictures[part], 1, None, lines[part]) for part in split(n, max(1, BLOCK["cpu"] * n // x.size))])
-        y = lines.sum(1).reshape(n, c, 1, 1).sum(axis=tuple(i for i in axis if i < 2), keepdims=True)
-        return y if keepdims else y.squeeze(axis)
+    """x.sum(axis), of large arrays on several threads where the first axis stays."""
+    if x.dtype.kind == "f" and channels_last(x) and {2, 3} <= {*axis}:
+        return _sum_of_lines(x, axis, keepdims)
     if x.size <= BLOCK["cpu"] or 0 in axis or device_of(x) == "gpu" or x.dtype.kind != "f":
         return x.sum(axis=axis, keepdims=keepdims)
     shape = [1 if i in axis else n for i, n in enumerate(x.shape) if keepdims or i not in axis]
@@ -106,9 +97,29 @@ def sum_of(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     def add_up(rows: slice) -> None:
         x[rows].sum(axis=axis, keepdims=keepdims, out=y[rows])
 
-    height = max(1, BLOCK["cpu"] * len(x) // x.size)
-    parallel_for(np, add_up, [(rows,) for rows in split(len(x), height)])
+    parallel_for(np, add_up, _rows(x))
     return y
+
+
+def _sum_of_lines(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> np.ndarray:
+    """Of channels-last pictures NumPy would add up one pixel after the other, and rounding errors grow.
+
+    So the lines of a picture are added up first, and then what is in that line.
+    """
+    (n, c, _, w), pictures = x.shape, x.transpose(0, 2, 3, 1)
+    lines = np.empty((n, w, c), x.dtype)
+
+    def add_up(rows: slice) -> None:
+        pictures[rows].sum(axis=1, out=lines[rows])
+
+    parallel_for(np, add_up, _rows(x))
+    y = lines.sum(axis=1).reshape(n, c, 1, 1).sum(axis=tuple(i for i in axis if i < 2), keepdims=True)
+    return y if keepdims else y.squeeze(axis)
+
+
+def _rows(x: np.ndarray) -> list[tuple[slice]]:
+    """The first axis in pieces of about a block."""
+    return [(rows,) for rows in split(len(x), max(1, BLOCK["cpu"] * len(x) // max(1, x.size)))]
 
 
 @functools.cache

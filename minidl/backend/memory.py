@@ -145,7 +145,7 @@ def channels_last(x: Array) -> bool:
 
 
 def in_memory_order(*arrays: Array) -> list[Array]:
-    """The arrays, all of one shape, with their axes in the order in which those of the first lie in memory."""
+    """Arrays of one shape, with their axes in the order in which those of the first lie in memory."""
     strides = arrays[0].strides
     axes = sorted(range(len(strides)), key=lambda axis: -strides[axis])
     return [array.transpose(axes) for array in arrays]

@@ -17,7 +17,7 @@ from minidl.backend import kernels
 from minidl.backend.blocks import masked
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.im2col import Pair, Window, sliding_windows
-from minidl.backend.memory import channels_last, empty
+from minidl.backend.memory import empty
 from minidl.backend.threads import parallel_for, scratch, split, strips
 
 PIECE_BYTES = {"cpu": 1 << 19, "gpu": 1 << 40}  # of one pixel of all windows, at a time
@@ -73,7 +73,7 @@ def put(seen: Array, x: Array, switches: Array, picture: Array) -> None:
 
 
 def put_apart(seen: Array, x: Array, switches: Array, picture: Array | None = None) -> None:
-    """As `put`, for windows that do not overlap: there is nothing to add to, and no `picture` without gaps."""
+    """As `put`, for windows that do not overlap: there is nothing to add to. Without gaps, no `picture`."""
     if picture is not None:
         picture[...] = 0
     if device_of(x) == "gpu":
@@ -95,29 +95,28 @@ def put_everywhere(seen: Array, x: Array, picture: Array) -> None:
         y += x
 
 
-def for_each_piece(
-    run: Callable[..., None], seen: Array, *maps: Array, picture: Array | None = None
-) -> None:
+def for_each_piece(run: Callable[..., None], seen: Array, *maps: Array, picture: Array | None = None) -> None:
     """run(seen, *maps, picture) for the same pictures and channels of all, piece by piece.
 
-    Of channels-last pictures these are lines instead, or whole ones where `picture` is written too, and the
-    axes stand as they lie in memory: (n, OH, KH, KW, OW, C) and (n, OH, OW, C).
+    Of channels-last pictures these are lines, with the axes as they lie in memory, (n, OH, KH, KW, OW, C) and
+    (n, OH, OW, C); where `picture` is written too, which has other lines, they are whole pictures.
     """
-    xp = array_module(seen)
-    lines = seen.strides[1] < seen.strides[5]
-    if lines:
+    last = seen.strides[1] < seen.strides[5]
+    if last:
         seen = seen.transpose(0, 4, 2, 3, 5, 1)
         maps = tuple(array.transpose(0, 2, 3, 1) for array in maps)
-    n, parts, *_ = maps[0].shape
+    n, parts = maps[0].shape[:2]
     pieces = strips(n, parts, maps[0].nbytes // max(1, n * parts), PIECE_BYTES[device_of(seen)])
-    if lines and picture is not None:
+    if last and picture is not None:
         pieces = [(one, slice(0, parts)) for one in split(n, 1)]
 
     def piece(pictures: slice, part: slice) -> None:
-        whole = () if picture is None else (picture[pictures] if lines else picture[pictures, part],)
-        run(seen[pictures, part], *[array[pictures, part] for array in maps], *whole)
+        arrays = [array[pictures, part] for array in (seen, *maps)]
+        if picture is not None:
+            arrays.append(picture[pictures] if last else picture[pictures, part])
+        run(*arrays)
 
-    parallel_for(xp, piece, pieces)
+    parallel_for(array_module(seen), piece, pieces)
 
 
 # Windows and their places
@@ -135,10 +134,12 @@ def windows_of(x: Array, window: Window, places: Pair, fill: float) -> Array:
     """What the windows see of x (N, C, H, W), and of a border of `fill` around it: (N, C, KH, KW, OH, OW)."""
     widths = list(zip(window.padding, overhang(window, x.shape[2:], places), strict=True))
     if any(map(any, widths)):
-        order = (0, 2, 3, 1) if channels_last(x) else (0, 1, 2, 3)
-        widths = [([(0, 0), (0, 0), *widths])[i] for i in order]
-        x = array_module(x).pad(x.transpose(order), widths, constant_values=fill)
-        x = x.transpose(np.argsort(order))
+        (top, bottom), (left, right) = widths
+        n, c, h, w = x.shape
+        bordered = empty(array_module(x), (n, c, top + h + bottom, left + w + right), x.dtype, like=x)
+        bordered[...] = fill
+        bordered[:, :, top : top + h, left : left + w] = x
+        x = bordered
     return sliding_windows(x, window, places)
 
 

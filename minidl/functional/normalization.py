@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
+from minidl.backend.blocks import sum_of
 from minidl.errors import ShapeError
 from minidl.functional.arithmetic import in_one_type
 from minidl.functional.reduction import mean, var
@@ -32,9 +33,9 @@ class BatchNorm(Function):
         self.channel = (1, -1) + (1,) * (x.ndim - 2)  # the shape of a per-channel array beside x
         if self.statistics is None:
             m = x.size // max(x.shape[1], 1)
-            mu = x.sum(axis=self.axes) / m  # NumPy's mean would divide in float64
+            mu = sum_of(x, self.axes, keepdims=False) / m  # NumPy's mean would divide in float64
             y = x - mu.reshape(self.channel)
-            variance = (y * y).sum(axis=self.axes) / m
+            variance = sum_of(y * y, self.axes, keepdims=False) / m
             self.batch_statistics = mu, variance
         else:
             mu, variance = self.statistics

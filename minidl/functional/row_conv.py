@@ -48,7 +48,7 @@ FEW = 4  # filters of a group: fewer take several rows of y together
 TOGETHER = 8  # about as many
 FAT = 16  # channels that these see at most: the zeros of a band cost too much with more
 LARGE = 1 << 17  # multiplications in a window, times its stride: from here on strips are faster
-FEW_CHANNELS, SOME_FILTERS = 4, 16  # of a first layer: what follows is likely to want its result channels-last
+FIRST = (4, 16)  # channels at most, and filters at least, of a first layer
 PIECE_BYTES = (1 << 20, 4 << 20)  # of S that a thread takes at a time, at least and at most
 PIECES = 8  # of the work, if they are large enough
 SHARES = 16  # sums that make up ∂L/∂w
@@ -153,7 +153,8 @@ def _multiply(
     groups, m, t, k = band.matrix.shape
     (n, c), kw = x.shape[:2], len(band.shift.seen)
     dtype = np.result_type(x, band.matrix)
-    if groups == 1 and (channels_last(x) or (c <= FEW_CHANNELS and m >= SOME_FILTERS)):
+    first_layer = c <= FIRST[0] and m >= FIRST[1]  # what follows is likely to be faster with channels last
+    if groups == 1 and (first_layer or channels_last(x)):
         y = empty_channels_last((n, m, *size), dtype)
     else:
         y = empty(np, (n, groups * m, *size), dtype)
@@ -255,7 +256,7 @@ def _parts(rows: int, width: int, products: int) -> int:
 
 
 def as_shaped(x: np.ndarray, groups: int) -> np.ndarray:
-    """x, or a copy that lies in memory as (N, C, H, W), which is faster where several groups see its channels."""
+    """x, or with several groups a copy whose channels lie one after the other, in memory too."""
     if groups == 1 or not channels_last(x):
         return x
     y = empty(np, x.shape, x.dtype)

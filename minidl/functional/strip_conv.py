@@ -2,7 +2,8 @@
 
 The columns repeat every pixel KH·KW times. So they are made in strips, some rows of one picture or several
 small pictures side by side, and they are made anew for ∂L/∂w. A strip of one picture lands in y, which is
-NCHW, without a transpose. With groups, G matrix products stand side by side.
+NCHW, without a transpose; where x is channels-last, so is y, and every strip does. With groups, G matrix
+products stand side by side.
 
 Threads share the strips of y and the channels of ∂L/∂x: no two of them add to the same number. Of ∂L/∂w they
 share the channels too, or, where those are few, sums over some of the strips, added up in the end. How many
@@ -40,8 +41,8 @@ def conv2d(
 
     def strip(pictures: slice, rows: slice) -> None:
         columns = columns_of(x[pictures], window, rows, groups)
-        alone = last or pictures.stop - pictures.start == 1
-        if alone:
+        in_place = last or pictures.stop - pictures.start == 1
+        if in_place:
             product = side_by_side(y[pictures, :, rows], groups)
         else:
             product = scratch(xp, "product", (*w.shape[:2], columns.shape[2]), y.dtype)
@@ -50,7 +51,7 @@ def conv2d(
             product += bias.reshape(groups, -1, 1)
         if relu:
             positive_part(product, out=product)
-        if not alone:
+        if not in_place:
             y[pictures] = product.reshape(o, -1, oh, ow).swapaxes(0, 1)
 
     row_bytes = x.shape[1] * math.prod(window.kernel) * ow * y.itemsize

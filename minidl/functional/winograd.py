@@ -70,7 +70,7 @@ def _evaluate(coefficients: int) -> np.ndarray:
 A, B, G = _evaluate(4), np.linalg.inv(_evaluate(6)), _evaluate(3)
 INPUT, FILTER, TURNED, OUTPUT = (np.array(m, np.float32, order="C") for m in (B.T, G, G[:, ::-1], A.T))
 FREQUENCIES = [(i, j) for i in split(6, 1) for j in split(6, 3)]
-STRIP = 24 << 10  # tiles, times channels of x and y, that one thread takes through all steps: 3.5 MB of V and M
+STRIP = 24 << 10  # tiles, times channels of x and y, that one thread takes through all steps: V, M in 3.5 MB
 ROUND = 448  # tiles whose transforms all threads share, where the filters are more than the tiles
 PART = 28 << 10  # of these, times channels, that one thread transforms at a time
 BLOCK = 7 << 10  # filters that one thread transforms at a time
@@ -165,7 +165,7 @@ def _filtered(
     padding: Pair,
     size: Pair,
 ) -> np.ndarray:
-    """Y for the transformed filters U (6, 6, C, O):  (N, C, H, W) → (N, O, *size), or half the size pooled."""
+    """Y for transformed filters U (6, 6, C, O):  (N, C, H, W) → (N, O, *size), or with `pool` half of it."""
     n, (c, o) = len(x), u.shape[2:]
     y = empty_channels_last((n, o, size[0] // 2, size[1] // 2) if pool else (n, o, *size), np.float32)
 
@@ -177,11 +177,15 @@ def _filtered(
 
     def share(here: Tiles) -> None:
         v, m = frequencies("v", len(here), c), frequencies("m", len(here), o)
-        parts = [(INPUT, x, padding, part, v[:, :, place]) for part, place in here.cut(PART // c)]
-        parallel_for(np, transform, parts)
-        parallel_for(np, lambda f: np.matmul(v[f], u[f], out=m[f]), [(f,) for f in FREQUENCIES])
-        parts = [(m[:, :, place], bias, relu, pool, part, y) for part, place in here.cut(PART // o)]
-        parallel_for(np, transform_output, parts)
+
+        def multiply(*f: slice) -> None:
+            np.matmul(v[f], u[f], out=m[f])
+
+        before = [(INPUT, x, padding, part, v[:, :, place]) for part, place in here.cut(PART // c)]
+        after = [(m[:, :, place], bias, relu, pool, part, y) for part, place in here.cut(PART // o)]
+        parallel_for(np, transform, before)
+        parallel_for(np, multiply, FREQUENCIES)
+        parallel_for(np, transform_output, after)
 
     if u.nbytes <= FILTER_BYTES:
         parallel_for(np, strip, [(here,) for here in tiles_of((n, o, *size), STRIP // (c + o), pieces=2)])
@@ -287,36 +291,36 @@ def transform(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out
 def down(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out: np.ndarray) -> None:
     """matrix · tile, for the tiles of a row side by side, in out (n, rows, 6, W, C).
 
-    Rows of tiles that see only pixels take them from where they lie; for the others they are copied.
+    Rows of tiles that see only pixels find them where they lie; for the others they are copied.
     """
-    size = matrix.shape[1]
-    x = x.transpose(0, 2, 3, 1)[here.pictures]
+    size, x = matrix.shape[1], x.transpose(0, 2, 3, 1)[here.pictures]
     n, h, w, c = x.shape
-    left, right = padding[1], min(padding[1] + w, out.shape[3])
+    left, right = padding[1], padding[1] + w
     out[..., :left, :] = 0
     out[..., right:, :] = 0
     first, last = here.rows.start, here.rows.stop
-    inside = max(first, min(last, -(-padding[0] // 4))), max(first, min(last, (h + padding[0] - size) // 4 + 1))
-    lie_well = x.strides[2:] == (4 * c, 4)
-    edges = (first, *inside, last) if lie_well else (first, last)
+    whole = -(-padding[0] // 4), (h + padding[0] - size) // 4 + 1  # rows of tiles, those of the whole picture
+    edges = [first, *(min(max(row, first), last) for row in whole), last]
     for start, stop in itertools.pairwise(edges):
         if start < stop:
             top = 4 * start - padding[0]
-            lines = lines_of(x[:, :, : right - left], top, top + 4 * (stop - start - 1) + size)
-            s, target = lines.strides, out[:, start - first : stop - first, :, left:right]
-            shape, strides = (n, stop - start, size, (right - left) * c), (s[0], 4 * s[1], s[1], s[3])
-            np.matmul(matrix, np.lib.stride_tricks.as_strided(lines, shape, strides), out=target.reshape(n, stop - start, 6, -1))
+            lines = lines_of(x, top, top + 4 * (stop - start - 1) + size)
+            sn, sy, _, s1 = lines.strides
+            shape, strides = (n, stop - start, size, w * c), (sn, 4 * sy, sy, s1)
+            rows = np.lib.stride_tricks.as_strided(lines, shape, strides)
+            place = out[:, start - first : stop - first, :, left:right]
+            np.matmul(matrix, rows, out=place.reshape(n, stop - start, 6, -1))
 
 
 def lines_of(x: np.ndarray, top: int, bottom: int) -> np.ndarray:
-    """These lines of x (n, H, W, C), zero outside it, each in one piece."""
+    """These lines of x (n, H, W, C), zero outside it, with the numbers of each side by side."""
     n, h, w, c = x.shape
     if top >= 0 and bottom <= h and x.strides[2:] == (4 * c, 4):
         return x[:, top:bottom]
     lines = scratch(np, "lines", (n, bottom - top, w, c), np.float32)
     above, below = max(-top, 0), max(top, min(bottom, h)) - top
     lines[:, :above] = 0
-    lines[:, above:below] = x[:, max(top, 0) : max(top, 0) + below - above]
+    lines[:, above:below] = x[:, top + above : top + below]
     lines[:, below:] = 0
     return lines
 
@@ -334,25 +338,30 @@ def transform_output(
     side = 2 if pool else 4
     place = out.transpose(0, 2, 3, 1)[here.pictures, side * here.rows.start : side * here.rows.stop]
     fits = place.shape[1:3] == (side * rows, side * tiles)
-    y = place.reshape(n, rows, 4, -1) if fits and not pool else scratch(np, "y", (n, rows, 4, 4 * tiles * o), np.float32)
-    np.matmul(OUTPUT, half.reshape(n, rows, 6, -1), out=y)
+    y = place if fits else scratch(np, "y", (n, side * rows, side * tiles, o), np.float32)
+    y = y.reshape(n, rows, side, -1)
     if pool:
-        lines = np.maximum(y[:, :, ::2], y[:, :, 1::2], out=scratch(np, "lines", (n, rows, 2, 4 * tiles * o), np.float32))
-        pairs = lines.reshape(n, rows, 2, 2 * tiles, 2, o)
-        y = place.reshape(n, rows, 2, 2 * tiles, o) if fits else scratch(np, "pooled", (n, rows, 2, 2 * tiles, o), np.float32)
-        y = np.maximum(pairs[..., 0, :], pairs[..., 1, :], out=y).reshape(n, rows, 2, -1)
+        lines = scratch(np, "lines", (n, rows, 4, 4 * tiles * o), np.float32)
+        np.matmul(OUTPUT, half.reshape(n, rows, 6, -1), out=lines)
+        lines = np.maximum(lines[:, :, ::2], lines[:, :, 1::2], out=lines[:, :, :2])
+        pairs = lines.reshape(n, rows, 2, -1, 2, o)
+        np.maximum(pairs[..., 0, :], pairs[..., 1, :], out=y.reshape(n, rows, 2, -1, o))
+    else:
+        np.matmul(OUTPUT, half.reshape(n, rows, 6, -1), out=y)
     if bias is not None:
         y += np.tile(bias, side * tiles)
     if relu:
         positive_part(y, out=y)
     if not fits:
-        place[...] = y.reshape(n, side * rows, side * tiles, o)[:, : place.shape[1], : place.shape[2]]
+        y = y.reshape(n, side * rows, side * tiles, o)
+        place[...] = y[:, : place.shape[1], : place.shape[2]]
 
 
 def frequencies(name: str, tiles: int, channels: int) -> np.ndarray:
-    """Scratch memory (6, 6, T, C), in which the numbers of neighbouring tiles are an odd number of cache lines apart.
+    """Scratch memory (6, 6, T, C) for V or M.
 
-    An even multiple such as 4096 bytes would put all planes into the same few places of the first cache.
+    The tiles are an odd number of cache lines apart. An even one such as those of 4096 bytes would put all of
+    them into the same few places of the first cache.
     """
     lines = -(-6 * channels // 16) | 1
     memory = scratch(np, name, (6, tiles, 16 * lines), np.float32)[:, :, : 6 * channels]

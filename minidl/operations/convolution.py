@@ -56,11 +56,11 @@ OPERATIONS = [
             S(r(1, 2, 6, 5), r(2, 1, 3, 2), r(2), stride=2, padding=1, groups=2, relu=True),
         ],
         drawn=_convolved,
-        numpy=lambda *args, relu=False, **options: (
-            reference.conv2d(*args, **options).clip(0 if relu else -np.inf, np.inf)
+        numpy=lambda *args, relu=False, **options: reference.conv2d(*args, **options).clip(
+            0 if relu else -np.inf, np.inf
         ),
-        torch=lambda t, *args, relu=False, **options: (
-            t.nn.functional.conv2d(*args, **options).clamp(min=0 if relu else -t.inf)
+        torch=lambda t, *args, relu=False, **options: t.nn.functional.conv2d(*args, **options).clamp(
+            min=0 if relu else -t.inf
         ),
         mistakes=(
             Mistake(

@@ -68,9 +68,10 @@ def test_any_shape(n, c, o, size, padding):
     shape=st.tuples(*[st.integers(1, 5)] * 3, *[st.integers(2, 19)] * 2),
     bias=st.booleans(),
     relu=st.booleans(),
-    strip=st.integers(1, 40),
+    strip=st.integers(1, 400),
+    shared=st.booleans(),
 )
-def test_pooled_in_the_same_pass_is_pooled_afterwards(shape, bias, relu, strip):
+def test_pooled_in_the_same_pass_is_pooled_afterwards(shape, bias, relu, strip, shared):
     """To the bit."""
     n, c, o, h, w = shape
     x, weight, b = (a.astype(np.float32) for a in arrays(0, (n, c, h, w), (o, c, 3, 3), (o,)))
@@ -78,7 +79,9 @@ def test_pooled_in_the_same_pass_is_pooled_afterwards(shape, bias, relu, strip):
     arguments = x, weight, b if bias else None, Window((3, 3), padding=(1, 1)), 1, relu
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "STRIP", strip)
-        patch.setattr(winograd, "BLOCK", 4 * strip)
+        patch.setattr(winograd, "FILTER_BYTES", 0 if shared else 1 << 20)
+        patch.setattr(winograd, "ROUND", strip)
+        patch.setattr(winograd, "PART", strip)
         expected = F.max_pool2d(Tensor(winograd.conv2d(*arguments)), 2)
         np.testing.assert_array_equal(winograd.conv2d(*arguments, pool=True), expected.numpy())
 
@@ -114,11 +117,12 @@ def test_pooling_in_the_convolution_hides_no_nan():
 @pytest.mark.parametrize("sum_bytes", [0, 1 << 20])
 def test_several_rounds_and_blocks(monkeypatch, sum_bytes):
     monkeypatch.setattr(winograd, "SUM_BYTES", sum_bytes)
+    monkeypatch.setattr(winograd, "FILTER_BYTES", sum_bytes)
     monkeypatch.setattr(winograd, "STRIP", 7)
+    monkeypatch.setattr(winograd, "ROUND", 9)
+    monkeypatch.setattr(winograd, "PART", 30)
     monkeypatch.setattr(winograd, "ROUND_BYTES", 1 << 16)
     monkeypatch.setattr(winograd, "BLOCK", 20)
-    monkeypatch.setattr(winograd, "SMALL_PRODUCT", 300)
-    monkeypatch.setattr(winograd, "LONGEST_SUM", 4)
     check(3, 6, 7, 22, 19, (1, 1), 5e-6)
     check(2, 9, 24, 10, 9, (1, 1), 5e-6)
     check(5, 3, 2, 5, 6, (1, 1), 5e-6)
@@ -133,7 +137,10 @@ def test_a_layer_of_vgg16(channels):
 def test_results_do_not_depend_on_threads(monkeypatch, sum_bytes):
     monkeypatch.setattr(winograd, "SUM_BYTES", sum_bytes)
     pytest.importorskip("threadpoolctl")
-    monkeypatch.setattr(winograd, "STRIP", 20)
+    monkeypatch.setattr(winograd, "FILTER_BYTES", sum_bytes)
+    monkeypatch.setattr(winograd, "STRIP", 100)
+    monkeypatch.setattr(winograd, "ROUND", 20)
+    monkeypatch.setattr(winograd, "PART", 50)
     monkeypatch.setattr(winograd, "ROUND_BYTES", 1 << 18)
     window = Window((3, 3), padding=(1, 1))
     x, weight, bias, y = (
@@ -186,7 +193,7 @@ def test_the_choice(algorithm, monkeypatch):
     def uses(channels, kernel=3, dtype=np.float32, **options):
         used.clear()
         weight = Tensor(np.ones((channels, channels, kernel, kernel), dtype))
-        F.conv2d(Tensor(np.ones((1, channels, 8, 8), dtype)), weight, **options)
+        F.conv2d(Tensor(np.ones((2, channels, 8, 8), dtype)), weight, **options)
         return used[0]
 
     assert algorithm() == "auto"

@@ -1,0 +1,131 @@
+"""Pictures that lie in memory as (N, H, W, C): the same numbers, and they stay so."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from minidl import Tensor, nn, no_grad
+from minidl import functional as F
+from minidl.backend.im2col import Window
+from minidl.backend.memory import channels_last
+from minidl.functional import im2col_conv, row_conv, strip_conv, winograd
+
+
+def turned(x):
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def test_which_arrays_are():
+    x = np.zeros((2, 3, 4, 5))
+    assert channels_last(turned(x))
+    assert channels_last(turned(x)[1:, :, 1:3])
+    for other in (
+        x,
+        x[0],
+        x.swapaxes(2, 3),
+        np.zeros((2, 3, 1, 1)),
+        np.zeros((2, 1, 4, 5)),
+        x[:, :1, :1, :1],
+    ):
+        assert not channels_last(other)
+
+
+@pytest.mark.parametrize("pictures", [1, 3, 40])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window((1, 1)),
+        Window((1, 1), stride=(2, 2)),
+        Window((3, 3), stride=(2, 1), padding=(1, 1)),
+        Window((5, 3), stride=(1, 2), padding=(2, 0), dilation=(1, 2)),
+    ],
+)
+def test_strips_and_rows(window, groups, pictures):
+    rng = np.random.default_rng(0)
+    places = window.places((9, 11))
+    x, y = rng.standard_normal((pictures, 4, 9, 11)), rng.standard_normal((pictures, 6, *places))
+    weight = rng.standard_normal((6, 4 // groups, *window.kernel))
+    bias, other_bias = rng.standard_normal(6), rng.standard_normal(4)
+
+    def all_three(work, x, y):
+        return (
+            work.conv2d(x, weight, bias, window, groups, True),
+            work.conv_transpose2d(y, weight, other_bias, window, groups, (9, 11)),
+            work.conv_weight(x, y, window, groups),
+        )
+
+    expected = all_three(im2col_conv, x, y)
+    for work in (strip_conv, row_conv) if window.kernel != (1, 1) else (strip_conv,):
+        for a, b in ((x, y), (turned(x), turned(y)), (turned(x), y), (x, turned(y))):
+            for found, right in zip(all_three(work, a, b), expected, strict=True):
+                np.testing.assert_allclose(found, right, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize("size", [(4, 3), (8, 8), (17, 30)])
+def test_winograd_gives_the_same_bits(size, padding):
+    rng = np.random.default_rng(0)
+    window = Window((3, 3), padding=padding)
+    x = rng.standard_normal((3, 5, *size), np.float32)
+    y = rng.standard_normal((3, 7, *window.places(size)), np.float32)
+    weight = rng.standard_normal((7, 5, 3, 3), np.float32)
+    for a, b in ((turned(x), y), (x, turned(y))):
+        for found, right in (
+            (winograd.conv2d(a, weight, None, window, 1), winograd.conv2d(x, weight, None, window, 1)),
+            (
+                winograd.conv_transpose2d(b, weight, None, window, 1, size),
+                winograd.conv_transpose2d(y, weight, None, window, 1, size),
+            ),
+            (winograd.conv_weight(a, b, window, 1), winograd.conv_weight(x, y, window, 1)),
+        ):
+            np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.parametrize("recording", [True, False])
+def test_a_network_keeps_them_so(recording):
+    """From a first layer on, so that no array has to be turned on the way."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.AvgPool2d(3, padding=1),
+        nn.Conv2d(64, 16, 1),
+        nn.Conv2d(16, 32, 3, stride=2),
+        nn.BatchNorm2d(32),
+        nn.MaxPool2d(3, stride=1, padding=1),
+    )
+    seen = []
+    for layer in network:
+        layer.register_forward_hook(lambda module, args, y: seen.append(channels_last(y.data)))
+    x = Tensor(np.random.default_rng(0).standard_normal((4, 3, 48, 48), np.float32))
+    if recording:
+        network(x).sum().backward()
+    else:
+        with no_grad():
+            network(x)
+    assert seen == [True] * len(network)
+    for parameter in network.parameters():
+        assert parameter.grad is None or parameter.grad.data.flags.c_contiguous
+
+
+def test_a_leaf_has_a_contiguous_gradient():
+    x = Tensor(turned(np.ones((2, 32, 32, 32), np.float32)), requires_grad=True)
+    (F.relu(F.conv2d(x, Tensor(np.ones((32, 32, 3, 3), np.float32)), padding=1))).sum().backward()
+    assert x.grad.data.flags.c_contiguous
+
+
+def test_sums_are_as_exact():
+    """One pixel added after the other, the sum of a million would be off by 1e-4."""
+    x = turned(np.random.default_rng(0).random((1, 3, 1000, 1000), np.float32))
+    for y in (F.sum(Tensor(x), (2, 3)), F.sum(Tensor(x), (0, 2, 3))):
+        for found, channel in zip(y.numpy().ravel(), x[0], strict=True):
+            assert found == pytest.approx(math.fsum(channel.ravel().tolist()), rel=2e-6)
+    norm = F.batch_norm(Tensor(x), None, None, training=True)
+    assert np.abs(norm.numpy().mean((0, 2, 3), np.float64)).max() < 1e-5
