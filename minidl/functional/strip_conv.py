@@ -40,7 +40,7 @@ def conv2d(
     w = pixel_by_pixel(weight, last).reshape(groups, o // groups, -1)
 
     def strip(pictures: slice, rows: slice) -> None:
-        columns = columns_of(x[pictures], window, rows, groups)
+        columns = columns_of(x[pictures], window, rows, groups, last)
         in_place = last or pictures.stop - pictures.start == 1
         if in_place:
             product = side_by_side(y[pictures, :, rows], groups)
@@ -117,7 +117,7 @@ def conv_weight(x: Array, y: Array, window: Window, groups: int) -> Array:
         outputs = _channels(group, slice(0, o // groups), o // groups)
         inputs = _channels(group, part, c // groups)
         for pictures, rows in places[sums[k]]:
-            columns = columns_of(x[pictures, inputs], window, rows, len(target))
+            columns = columns_of(x[pictures, inputs], window, rows, len(target), last)
             seen = side_by_side(y[pictures, outputs, rows], len(target))
             left, right = (columns, seen) if wide else (seen, columns)
             total += xp.matmul(left, right.swapaxes(1, 2), out=product)
@@ -153,12 +153,14 @@ def as_convolution(weight: Array, window: Window, groups: int) -> Turned | None:
 # The pieces
 
 
-def columns_of(x: Array, window: Window, rows: slice, groups: int) -> Array:
-    """The columns of n pictures, side by side: (n, C, H, W) → (G, C/G·KH·KW, n·rows·OW)."""
+def columns_of(x: Array, window: Window, rows: slice, groups: int, last: bool = False) -> Array:
+    """The columns of n pictures, side by side: (n, C, H, W) → (G, C/G·KH·KW, n·rows·OW).
+
+    With `last` it is (1, KH·KW·C, n·rows·OW): see `columns_memory`.
+    """
     if window.reads_each_pixel_once:
         return side_by_side(x[:, :, rows], groups)
     shape = (*x.shape[:2], *window.kernel, rows.stop - rows.start, window.places(x.shape[2:])[1])
-    last = groups == 1 and channels_last(x)
     columns, matrix = columns_memory(array_module(x), shape, x.dtype, groups, last)
     im2col(x, window, rows, out=columns)
     return matrix
@@ -169,7 +171,8 @@ def columns_memory(
 ) -> tuple[Array, Array]:
     """Scratch memory for columns, as (n, C, KH, KW, rows, OW) and as matrices (G, C/G·KH·KW, n·rows·OW).
 
-    For channels-last pictures these lie transposed, with KH·KW·C rows, so that channels stay side by side.
+    With `last`, for channels-last pictures in one group, it is one matrix (1, KH·KW·C, n·rows·OW) that lies
+    transposed, so that channels stay side by side.
     """
     n, c, kh, kw, *places = shape
     if last:

@@ -65,6 +65,15 @@ def test_strips_and_rows(window, groups, pictures):
                 np.testing.assert_allclose(found, right, rtol=1e-10, atol=1e-10)
 
 
+def test_the_weight_of_one_group_at_a_time(monkeypatch):
+    """A group that a thread takes by itself is still one of several."""
+    monkeypatch.setattr(strip_conv, "SUM_BYTES", 0)
+    rng, window = np.random.default_rng(0), Window((3, 2))
+    x, y = rng.standard_normal((2, 10, 5, 6)), rng.standard_normal((2, 6, 3, 5))
+    found = strip_conv.conv_weight(turned(x), y, window, 2)
+    np.testing.assert_allclose(found, im2col_conv.conv_weight(x, y, window, 2), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 1)])
 @pytest.mark.parametrize("size", [(4, 3), (8, 8), (17, 30)])
 def test_winograd_gives_the_same_bits(size, padding):
