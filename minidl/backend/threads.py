@@ -97,13 +97,12 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
             except Exception as error:
                 errors.append((number, error))
 
-    with one_blas_thread():
-        helpers, futures = min(_num_threads, len(pieces)) - 1, []
+    helpers = min(_num_threads, len(pieces)) - 1
+    with one_blas_thread(), _helpers_apart() if helpers > 0 else contextlib.nullcontext() as pool:
+        futures = []
         try:
-            with contextlib.suppress(RuntimeError):  # at its exit Python starts no more threads
-                if helpers > 0:
-                    pool = _pool(_num_threads - 1, os.getpid())
-                    pool.leave_this_core()
+            if pool:
+                with contextlib.suppress(RuntimeError):  # at its exit Python starts no more threads
                     for _ in range(helpers):
                         futures.append(pool.executor.submit(work))
             work()
@@ -145,28 +144,48 @@ class _Pool:
         self.placed: tuple[set[int], int] = (set(), 0)  # the cores they may use, and how many threads know it
         self.executor = ThreadPoolExecutor(threads, "minidl", _add_own_number, (self.numbers,))
 
-    def leave_this_core(self) -> None:
-        """Let these threads run on all of the caller's cores but the one it is on, where Linux can do that.
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Meanwhile the caller stays on its core and these threads on the others, where Linux can do that.
 
         In a virtual machine the kernel often wakes a thread on the core of whoever wakes it, it seems because
-        it holds a core that sleeps for one that is taken away; there it waits for the next tick, up to 4 ms.
+        it holds a core that sleeps for one that is taken away. There the two take turns, for up to 4 ms each.
         """
         here = _core()()
         if here < 0:
+            yield
             return
         allowed = os.sched_getaffinity(0)  # may have changed
         place = allowed - {here} or allowed, len(self.numbers)
-        if self.placed != place:
+        try:
             with contextlib.suppress(OSError):  # a sandbox may forbid it
-                for number in self.numbers:
-                    os.sched_setaffinity(number, place[0])
-            self.placed = place
+                if self.placed != place:
+                    for number in self.numbers:
+                        os.sched_setaffinity(number, place[0])
+                    self.placed = place
+                os.sched_setaffinity(0, {here} & allowed or allowed)
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, allowed)
 
 
 @functools.lru_cache(maxsize=1)
 def _pool(threads: int, process: int) -> _Pool:
     """`process` is part of the key: threads do not survive a fork."""
     return _Pool(threads)
+
+
+@contextlib.contextmanager
+def _helpers_apart() -> Iterator[_Pool | None]:
+    """The pool, kept off the caller's core; None at the exit of Python, which starts no more threads then."""
+    try:
+        pool = _pool(_num_threads - 1, os.getpid())
+    except RuntimeError:
+        yield None
+        return
+    with pool.apart():
+        yield pool
 
 
 def _add_own_number(numbers: list[int]) -> None:

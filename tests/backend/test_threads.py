@@ -68,8 +68,17 @@ def test_the_other_threads_leave_the_core_of_their_caller(three_threads):
             cores[threading.get_ident()] = os.sched_getaffinity(0)
 
         parallel_for(np, run, [(i,) for i in range(3)])
-    assert cores.pop(threading.get_ident()) == before
-    assert [len(before - others) for others in cores.values()] == [1, 1]
+    own = cores.pop(threading.get_ident())
+    assert len(own) == 1
+    assert list(cores.values()) == [before - own] * 2
+    assert os.sched_getaffinity(0) == before
+
+
+def test_the_caller_may_use_all_its_cores_again_after_an_error():
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else pytest.skip("not on Linux")
+    with pytest.raises(ZeroDivisionError):
+        parallel_for(np, lambda i: 1 // i, [(i,) for i in range(3)])
+    assert os.sched_getaffinity(0) == before
 
 
 def test_the_other_threads_keep_to_the_cores_that_their_caller_may_use(monkeypatch):
@@ -79,8 +88,11 @@ def test_the_other_threads_keep_to_the_cores_that_their_caller_may_use(monkeypat
     monkeypatch.setattr(os, "sched_setaffinity", lambda *call: placed.append(call), raising=False)
     for allowed in ({0, 1}, {0, 1}, {0, 1, 2, 3}, {0}):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed, raising=False)
-        pool.leave_this_core()
-    assert placed == [(7, {1}), (7, {1, 2, 3}), (7, {0})]
+        with pool.apart():
+            pass
+    assert [call for call in placed if call[0] == 7] == [(7, {1}), (7, {1, 2, 3}), (7, {0})]
+    own = [cores for thread, cores in placed if thread == 0]
+    assert own == [{0}, {0, 1}, {0}, {0, 1}, {0}, {0, 1, 2, 3}, {0}, {0}]
 
 
 def test_the_other_threads_work_where_the_system_forbids_to_place_them(monkeypatch, three_threads):
