@@ -169,6 +169,17 @@ def empty_channels_last(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return empty(np, (n, h, w, c), dtype).transpose(0, 3, 1, 2)
 
 
+def beside(a: Array, x: Array) -> Array:
+    """Numbers (C,), one for each channel, as an array that broadcasts to x (N, C, …): (1, C, 1, …).
+
+    For channels-last pictures they are repeated for each pixel of a line, (1, C, 1, W): NumPy's innermost
+    loops are then as long as a line, and not only C long.
+    """
+    if channels_last(x):
+        return np.tile(a, (1, 1, x.shape[3], 1)).transpose(0, 3, 1, 2)
+    return a.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+
 def owns_memory(x: Array) -> bool:
     """Whether no other array had this memory first."""
     return x.flags.owndata or isinstance(x.base, Loan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
 from minidl.backend.blocks import sum_of
+from minidl.backend.memory import beside
 from minidl.errors import ShapeError
 from minidl.functional.arithmetic import in_one_type
 from minidl.functional.reduction import mean, var
@@ -34,18 +35,16 @@ class BatchNorm(Function):
         if self.statistics is None:
             m = x.size // max(x.shape[1], 1)
             mu = sum_of(x, self.axes, keepdims=False) / m  # NumPy's mean would divide in float64
-            y = x - mu.reshape(self.channel)
+            y = x - beside(mu, x)
             variance = sum_of(y * y, self.axes, keepdims=False) / m
             self.batch_statistics = mu, variance
         else:
             mu, variance = self.statistics
-            y = x - mu.reshape(self.channel)
+            y = x - beside(mu, x)
         inverse_std = 1.0 / array_module(x).sqrt(variance + self.eps)
-        y *= (weight * inverse_std).reshape(self.channel)
-        y += bias.reshape(self.channel)
-        self.save(
-            x=x, weight=weight, mu=mu.reshape(self.channel), inverse_std=inverse_std.reshape(self.channel)
-        )
+        y *= beside(weight * inverse_std, x)
+        y += beside(bias, x)
+        self.save(x=x, weight=weight, mu=beside(mu, x), inverse_std=beside(inverse_std, x))
         return y
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:

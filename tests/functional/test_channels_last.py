@@ -10,7 +10,7 @@ import pytest
 from minidl import Tensor, nn, no_grad
 from minidl import functional as F
 from minidl.backend.im2col import Window
-from minidl.backend.memory import channels_last
+from minidl.backend.memory import beside, channels_last
 from minidl.functional import im2col_conv, row_conv, strip_conv, winograd
 
 
@@ -138,3 +138,14 @@ def test_sums_are_as_exact():
             assert found == pytest.approx(math.fsum(channel.ravel().tolist()), rel=2e-6)
     norm = F.batch_norm(Tensor(x), None, None, training=True)
     assert np.abs(norm.numpy().mean((0, 2, 3), np.float64)).max() < 1e-5
+
+
+def test_what_stands_beside_them():
+    """One number for each channel: for a whole line, as it lies in memory."""
+    a, x = np.arange(3.0), np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    line = beside(a, turned(x))
+    assert line.shape == (1, 3, 1, 5)
+    assert line.transpose(0, 2, 3, 1).flags.c_contiguous
+    np.testing.assert_array_equal(turned(x) * line, x * a[:, None, None])
+    for other in (x, x[0, 0], x[0]):
+        assert beside(np.arange(other.shape[1]), other).shape == (1, other.shape[1], *(1,) * (other.ndim - 2))
