@@ -145,8 +145,8 @@ def channels_last(x: Array) -> bool:
 
 
 def in_memory_order(*arrays: Array) -> list[Array]:
-    """Arrays of one shape, with their axes in the order in which those of the first lie in memory."""
-    strides = arrays[0].strides
+    """Arrays of one shape, with their axes in the order in which those of the last lie in memory."""
+    strides = arrays[-1].strides
     axes = sorted(range(len(strides)), key=lambda axis: -strides[axis])
     return [array.transpose(axes) for array in arrays]
 

@@ -71,7 +71,7 @@ class Gate(Function):
         self.gate = gate
 
     def forward(self, x: Array) -> Array:
-        y = empty(array_module(x), x.shape, x.dtype, like=x)
+        y = empty(array_module(x), x.shape, x.dtype, like=self.gate)
         for_each_block(gated, x, self.gate, y)
         return y
 
