@@ -26,6 +26,7 @@ STRIP_BYTES = 4 << 20  # of columns in memory at a time, for each thread
 PIECES = 8  # of the work, about: enough for some threads
 SUM_BYTES = 1 << 20  # of ∂L/∂w, up to which threads add up one of their own
 BLOCK_ROWS = 288  # of columns that are added up at a time: 32 channels of 3×3 pixels, but 288 of one
+SOME_CHANNELS = 8  # of y: with fewer it is slow to add up columns whose channels lie side by side
 ENOUGH_PLACES = 256  # a matrix product with fewer columns is slow: take several pictures together
 
 
@@ -67,7 +68,7 @@ def conv_transpose2d(
     if turned := as_convolution(weight, window, groups):
         return conv2d(x, turned.weight, bias, turned.window, groups)
     xp, (n, o, oh, ow), c = array_module(x), x.shape, groups * weight.shape[1]
-    last = groups == 1 and channels_last(x)
+    last = groups == 1 and c >= SOME_CHANNELS and channels_last(x)
     y = empty(xp, (n, c, *size), xp.result_type(x, weight), like=x if last else None)
     w = weight.reshape(groups, o // groups, c // groups, *window.kernel)
 

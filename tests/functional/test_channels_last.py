@@ -12,6 +12,7 @@ from minidl import functional as F
 from minidl.backend.im2col import Window
 from minidl.backend.memory import beside, channels_last
 from minidl.functional import im2col_conv, row_conv, strip_conv, winograd
+from minidl.functional.activation import Gate
 
 
 def turned(x):
@@ -34,6 +35,7 @@ def test_which_arrays_are():
 
 
 @pytest.mark.parametrize("pictures", [1, 3, 40])
+@pytest.mark.parametrize("channels", [4, 10])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(
     "window",
@@ -44,12 +46,12 @@ def test_which_arrays_are():
         Window((5, 3), stride=(1, 2), padding=(2, 0), dilation=(1, 2)),
     ],
 )
-def test_strips_and_rows(window, groups, pictures):
+def test_strips_and_rows(window, groups, channels, pictures):
     rng = np.random.default_rng(0)
     places = window.places((9, 11))
-    x, y = rng.standard_normal((pictures, 4, 9, 11)), rng.standard_normal((pictures, 6, *places))
-    weight = rng.standard_normal((6, 4 // groups, *window.kernel))
-    bias, other_bias = rng.standard_normal(6), rng.standard_normal(4)
+    x, y = rng.standard_normal((pictures, channels, 9, 11)), rng.standard_normal((pictures, 6, *places))
+    weight = rng.standard_normal((6, channels // groups, *window.kernel))
+    bias, other_bias = rng.standard_normal(6), rng.standard_normal(channels)
 
     def all_three(work, x, y):
         return (
@@ -128,6 +130,15 @@ def test_a_leaf_has_a_contiguous_gradient():
     x = Tensor(turned(np.ones((2, 32, 32, 32), np.float32)), requires_grad=True)
     (F.relu(F.conv2d(x, Tensor(np.ones((32, 32, 3, 3), np.float32)), padding=1))).sum().backward()
     assert x.grad.data.flags.c_contiguous
+
+
+def test_a_gate_keeps_its_own_order():
+    """Not that of a gradient, which may be one number for a whole picture."""
+    gate = turned(np.random.default_rng(0).standard_normal((2, 3, 4, 5)))
+    gradient = np.broadcast_to(np.arange(6.0).reshape(2, 3, 1, 1), gate.shape)
+    y = Gate(gate)(Tensor(gradient)).data
+    assert channels_last(y)
+    np.testing.assert_array_equal(y, np.where(gate > 0, gradient, 0))
 
 
 def test_sums_are_as_exact():
