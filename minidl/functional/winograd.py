@@ -299,8 +299,9 @@ def down(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out: np.
     out[..., :left, :] = 0
     out[..., right:, :] = 0
     first, last = here.rows.start, here.rows.stop
-    whole = -(-padding[0] // 4), (h + padding[0] - size) // 4 + 1  # rows of tiles, those of the whole picture
-    edges = [first, *(min(max(row, first), last) for row in whole), last]
+    inside = -(-padding[0] // 4)  # the first row of tiles that sees only pixels, and the first below these
+    below = max(inside, (h + padding[0] - size) // 4 + 1)
+    edges = [first, *(min(max(row, first), last) for row in (inside, below)), last]
     for start, stop in itertools.pairwise(edges):
         if start < stop:
             top = 4 * start - padding[0]
@@ -337,8 +338,8 @@ def transform_output(
     np.matmul(OUTPUT, m.reshape(6, 6, *here.shape, o).transpose(2, 3, 0, 4, 1, 5), out=half)
     side = 2 if pool else 4
     place = out.transpose(0, 2, 3, 1)[here.pictures, side * here.rows.start : side * here.rows.stop]
-    fits = place.shape[1:3] == (side * rows, side * tiles)
-    y = place if fits else scratch(np, "y", (n, side * rows, side * tiles, o), np.float32)
+    whole = place.shape[1:3] == (side * rows, side * tiles)
+    y = place if whole else scratch(np, "y", (n, side * rows, side * tiles, o), np.float32)
     y = y.reshape(n, rows, side, -1)
     if pool:
         lines = scratch(np, "lines", (n, rows, 4, 4 * tiles * o), np.float32)
@@ -352,7 +353,7 @@ def transform_output(
         y += np.tile(bias, side * tiles)
     if relu:
         positive_part(y, out=y)
-    if not fits:
+    if not whole:
         y = y.reshape(n, side * rows, side * tiles, o)
         place[...] = y[:, : place.shape[1], : place.shape[2]]
 

@@ -114,6 +114,15 @@ def test_pooling_in_the_convolution_hides_no_nan():
         F.conv2d(x, weight, padding=1, pool=True)
 
 
+@pytest.mark.parametrize("size", range(1, 10))
+def test_no_row_of_tiles_is_transformed_twice(size, monkeypatch):
+    lines, seen = winograd.lines_of, []
+    monkeypatch.setattr(winograd, "lines_of", lambda x, *rows: seen.append(rows) or lines(x, *rows))
+    x, weight = arrays(0, (1, 2, size, 3), (2, 2, 3, 3))
+    winograd.conv2d(x.astype(np.float32), weight.astype(np.float32), None, Window((3, 3), padding=(1, 1)), 1)
+    assert [row for top, bottom in seen for row in range(top, bottom - 2, 4)] == [*range(-1, size - 1, 4)]
+
+
 @pytest.mark.parametrize("sum_bytes", [0, 1 << 20])
 def test_several_rounds_and_blocks(monkeypatch, sum_bytes):
     monkeypatch.setattr(winograd, "SUM_BYTES", sum_bytes)
