@@ -128,7 +128,7 @@ def fits(x: Array, y: Array, window: Window, groups: int) -> bool:
         window == Window((3, 3), padding=window.padding)
         and max(window.padding) <= 2
         and groups == 1
-        and x.size > 0
+        and min(x.size, y.size) > 0
         and x.dtype == y.dtype == np.float32
     )
 
