@@ -51,11 +51,15 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Use `n` threads. With threadpoolctl the results are the same, to the bit, for every `n`."""
+    """Use `n` threads. With threadpoolctl the results are the same, to the bit, for every `n`.
+
+    Raises:
+        ValueError: n is no integer, or smaller than 1.
+    """
     global _num_threads
-    if operator.index(n) < 1:
-        raise ValueError(f"the number of threads must be at least 1, got {n}")
-    _num_threads = n
+    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"the number of threads must be an integer ≥ 1, got {n!r}")
+    _num_threads = int(n)
 
 
 @contextlib.contextmanager
