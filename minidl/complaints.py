@@ -11,9 +11,12 @@ def about_inputs(function: Any, inputs: tuple[Any, ...]) -> None:
     """Raise the likely reason why forward could not use its inputs, unless it is forward's own fault."""
     for x in inputs:
         if not hasattr(x, "requires_grad"):
-            kind = type(x).__name__
-            raise TypeError(f"{function.name} works on Tensors, got {kind}: wrap it, Tensor(x)") from None
+            raise unwrapped(function.name, x) from None
     about_devices(function.name, inputs)
+
+
+def unwrapped(name: str, x: Any) -> Exception:
+    return TypeError(f"{name} works on Tensors, got {type(x).__name__}: wrap it, Tensor(x)")
 
 
 def about_devices(name: str, inputs: tuple[Any, ...]) -> None:

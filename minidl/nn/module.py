@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from minidl import complaints
 from minidl.backend import Array, to_device
 from minidl.errors import ShapeError
 from minidl.nn.hooks import RemovableHandle
@@ -185,7 +186,11 @@ class Module:
     # Calling
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """`forward`, with the hooks around it. A ShapeError on its way out learns the path from here."""
+        """`forward`, with the hooks around it. A ShapeError on its way out learns the path from here.
+
+        Raises:
+            TypeError: an input has not what forward wants of it, and Tensors have.
+        """
         for hook in [*self._forward_pre_hooks.values()]:
             replaced = hook(self, inputs)
             if replaced is not None:
@@ -201,6 +206,11 @@ class Module:
             for path, module in self.named_modules():
                 if module is error.module:
                     error.place = f"{path} ({module.describe()})" if path else module.describe()
+            raise
+        except AttributeError as error:
+            given = any(error.obj is x for x in (*inputs, *options.values()))
+            if given and error.name and hasattr(Tensor, error.name):
+                raise complaints.unwrapped(self.describe(), error.obj) from None
             raise
         finally:
             state.call = outer

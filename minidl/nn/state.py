@@ -23,6 +23,10 @@ def load_state(
     tensors: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool, assign: bool, owner: str
 ) -> IncompatibleKeys:
     """Copy each array of `state` into the tensor of its name, or assign it (`Module.load_state_dict`)."""
+    if not isinstance(state, Mapping):
+        raise WeightsError(
+            f"{owner} loads a mapping of path to array, as state_dict() returns, got {type(state).__name__}"
+        )
     missing = [name for name in tensors if name not in state]
     unexpected = [name for name in state if name not in tensors]
     mismatched = [
@@ -34,7 +38,7 @@ def load_state(
     if strict:
         lines = [("missing", missing), ("unexpected", unexpected), *lines]
     if any(names for _, names in lines):
-        listed = "".join(f"\n  {word}: {', '.join(names)}" for word, names in lines if names)
+        listed = "".join(f"\n  {word}: {', '.join(map(str, names))}" for word, names in lines if names)
         raise WeightsError(f"the state dict does not fit {owner}; nothing was changed{listed}")
     assigned: list[Array] = []
     for name, tensor in tensors.items():

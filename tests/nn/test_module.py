@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -279,6 +280,20 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_changes():
         np.testing.assert_array_equal(array, before[name])
 
 
+@pytest.mark.parametrize(
+    ("state", "kind"), [(None, "NoneType"), ([1], "list"), ("a.pth", "str"), (nn.ReLU(), "ReLU")]
+)
+def test_a_state_dict_is_a_mapping(state, kind):
+    message = rf"^Net loads a mapping of path to array, as state_dict\(\) returns, got {kind}$"
+    with pytest.raises(WeightsError, match=message):
+        Net().load_state_dict(state)
+
+
+def test_paths_that_are_no_text_are_unexpected():
+    with pytest.raises(WeightsError, match=r"unexpected: 1, None$"):
+        nn.ReLU().load_state_dict({1: np.zeros(2), None: np.zeros(2)})
+
+
 def test_not_strict_loads_what_is_there():
     net = Net()
     weight = np.full((2, 3), 5.0)
@@ -320,6 +335,44 @@ def test_a_shape_error_of_a_forward_names_its_own_module():
 
     with pytest.raises(ShapeError, match=r"^1 \(Odd\): cannot reshape \(2,\)"):
         nn.Sequential(nn.ReLU(), Odd())(Tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "described"),
+    [
+        (nn.Conv2d(3, 4, 3), "Conv2d 3→4, 3×3"),
+        (nn.ConvTranspose2d(3, 4, 3), "ConvTranspose2d 3→4, 3×3"),
+        (nn.Linear(3, 4), "Linear 3→4"),
+        (nn.BatchNorm2d(3), "BatchNorm2d 3"),
+        (nn.MaxPool2d(2), "MaxPool2d"),
+        (nn.AdaptiveAvgPool2d(2), "AdaptiveAvgPool2d"),
+        (nn.Flatten(), "Flatten"),
+        (nn.Softmax(1), "Softmax"),
+        (nn.Dropout(), "Dropout"),
+        (nn.ReLU(), "ReLU"),
+    ],
+)
+@pytest.mark.parametrize(("x", "kind"), [([[1.0]], "list"), (None, "NoneType"), (1.0, "float")])
+@pytest.mark.parametrize("recording", [True, False])
+def test_a_layer_says_what_came_instead_of_a_tensor(layer, described, x, kind, recording):
+    message = f"{described} works on Tensors, got {kind}: wrap it, Tensor(x)"
+    for call in (layer, nn.Sequential(nn.Sequential(layer)), lambda x: layer(x=x)):
+        with dl.set_grad_enabled(recording), pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+            call(x)
+
+
+def test_other_mistakes_of_a_forward_stay_as_they_are():
+    class Misspelled(nn.Module):
+        def forward(self, x, options=None):
+            return x.rehsape(3) if options is None else options.deep
+
+    for inputs, message in [
+        ((Tensor([1.0]),), "'Tensor' object has no attribute 'rehsape'"),
+        (([1.0],), "'list' object has no attribute 'rehsape'"),
+        (([1.0], {}), "'dict' object has no attribute 'deep'"),
+    ]:
+        with pytest.raises(AttributeError, match=message):
+            Misspelled()(*inputs)
 
 
 def test_repr_shows_options_and_children():
