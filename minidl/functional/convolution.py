@@ -167,8 +167,10 @@ def conv2d(
     o, channels = weight.shape[0], weight.shape[1] * groups
     if x.shape[1] != channels:
         in_groups = f" in {groups} groups" if groups > 1 else ""
+        last = x.shape[3] == channels <= 4  # of pictures; in a map of features it may well be the width
+        hint = ". Its channels are last, they come second here: x.permute(0, 3, 1, 2)" if last else ""
         raise ShapeError(
-            f"expected (N, {channels}, H, W) for a weight of {weight.shape}{in_groups}, got {x.shape}"
+            f"expected (N, {channels}, H, W) for a weight of {weight.shape}{in_groups}, got {x.shape}{hint}"
         )
     _check_bias(bias, o, weight)
     window = Window.of(weight.shape[2:], stride, padding, dilation)
@@ -243,6 +245,8 @@ def conv_transpose2d(
 def _check_operands(x: Tensor, weight: Tensor, groups: int) -> None:
     if weight.ndim != 4:
         raise ShapeError(f"expected a weight of (O, C, KH, KW), got {weight.shape}")
+    if 0 in weight.shape[:2]:
+        raise ShapeError(f"expected a weight of (O, C, KH, KW) with at least one of each, got {weight.shape}")
     if x.ndim != 4:
         hint = ". One picture is a batch of one: x.unsqueeze(0)" if x.ndim == 3 else ""
         raise ShapeError(f"expected pictures of (N, C, H, W), got {x.shape}{hint}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from minidl import functional as F
 from minidl.backend.im2col import Window, pair
+from minidl.errors import ShapeError
 from minidl.functional.convolution import can_pool
 from minidl.nn.linear import initialise, new_parameter
 from minidl.nn.module import Module
@@ -30,6 +33,10 @@ class _Convolution(Module):
         groups: int,
     ) -> None:
         super().__init__()
+        counts = {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}
+        for name, n in counts.items():
+            if not isinstance(n, (int, np.integer)) or n < 1:
+                raise ShapeError(f"{name} must be an integer ≥ 1, got {n!r}")
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"in_channels (={in_channels}) and out_channels (={out_channels}) "

@@ -90,6 +90,22 @@ OPERATIONS = [
                 "expected a weight of (O, C, KH, KW), got (4, 27)",
             ),
             Mistake(
+                lambda: F.conv2d(zeros(1, 3, 5, 5), zeros(0, 3, 3, 3)),
+                ShapeError,
+                "expected a weight of (O, C, KH, KW) with at least one of each, got (0, 3, 3, 3)",
+            ),
+            Mistake(
+                lambda: F.conv2d(zeros(2, 5, 6, 3), zeros(4, 3, 3, 3)),
+                ShapeError,
+                "expected (N, 3, H, W) for a weight of (4, 3, 3, 3), got (2, 5, 6, 3). "
+                "Its channels are last, they come second here: x.permute(0, 3, 1, 2)",
+            ),
+            Mistake(
+                lambda: F.conv2d(zeros(2, 3, 8, 8), zeros(4, 8, 3, 3)),
+                ShapeError,
+                "expected (N, 8, H, W) for a weight of (4, 8, 3, 3), got (2, 3, 8, 8)",
+            ),
+            Mistake(
                 lambda: F.conv2d(zeros(1, 3, 2, 5), zeros(4, 3, 3, 3)),
                 ShapeError,
                 "a window of 3×3 does not fit into a picture of 2×5 with padding 0×0: use a larger picture, "
@@ -132,6 +148,11 @@ OPERATIONS = [
                 lambda: F.conv_transpose2d(zeros(1, 3, 5, 5), zeros(2, 3, 3, 3)),
                 ShapeError,
                 "expected (N, 2, H, W) for a weight of (2, 3, 3, 3), got (1, 3, 5, 5)",
+            ),
+            Mistake(
+                lambda: F.conv_transpose2d(zeros(1, 3, 5, 5), zeros(3, 0, 3, 3)),
+                ShapeError,
+                "expected a weight of (O, C, KH, KW) with at least one of each, got (3, 0, 3, 3)",
             ),
             Mistake(
                 lambda: F.conv_transpose2d(zeros(1, 3, 5, 5), zeros(3, 4, 3, 3), zeros(3)),

@@ -160,6 +160,30 @@ def test_impossible_convolutions_are_refused_at_once():
         nn.Conv2d(3, 4, 1, stride=0)
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize(
+    ("arguments", "options", "name", "value"),
+    [
+        ((-3, 8, 3), {}, "in_channels", "-3"),
+        ((0, 8, 3), {}, "in_channels", "0"),
+        ((2.5, 8, 3), {}, "in_channels", "2.5"),
+        (("3", 8, 3), {}, "in_channels", "'3'"),
+        ((3, 0, 3), {}, "out_channels", "0"),
+        ((3, -8, 3), {}, "out_channels", "-8"),
+        ((3, None, 3), {}, "out_channels", "None"),
+        ((3, 8, 3), {"groups": 0}, "groups", "0"),
+        ((3, 8, 3), {"groups": -1}, "groups", "-1"),
+        ((3, 8, 3), {"groups": 1.0}, "groups", r"1\.0"),
+        ((3, 8, 0), {}, "kernel_size", "0"),
+        ((3, 8, (3, -1)), {}, "kernel_size", r"\(3, -1\)"),
+    ],
+)
+def test_a_convolution_has_channels_groups_and_a_window(layer, arguments, options, name, value):
+    message = f"^{name} must be an integer ≥ 1( or a pair of them)?, got {value}$"
+    with pytest.raises(ShapeError, match=message):
+        layer(*arguments, **options)
+
+
 # Sequential
 
 
