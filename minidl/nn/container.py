@@ -111,7 +111,8 @@ def _may_pool(module: Conv2d, relu: Module, following: Module, x: Tensor) -> boo
     if type(following) is not MaxPool2d:
         return False
     p = following
-    halves = (p.kernel_size, p.stride, p.padding, p.dilation, p.ceil_mode) == (2, 2, 0, 1, False)
+    options = (p.kernel_size, 2), (p.stride, 2), (p.padding, 0), (p.dilation, 1)
+    halves = not p.ceil_mode and all(given in (n, (n, n), [n, n]) for given, n in options)
     return halves and _nobody_asks(relu, p) and module.can_pool(x)
 
 

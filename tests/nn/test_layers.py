@@ -245,9 +245,13 @@ def test_a_convolution_does_the_relu_after_it_where_nobody_looks_between():
     assert called() == [net[1], net[2]]
 
 
+HALVES = [nn.MaxPool2d(2), nn.MaxPool2d((2, 2)), nn.MaxPool2d([2, 2], (2, 2), (0, 0), (1, 1))]
+
+
 @pytest.mark.parametrize("size", [(16, 16), (9, 14), (2, 3)])
-def test_a_convolution_does_relu_and_pooling_where_nobody_looks_between(size):
-    net = nn.Sequential(nn.Conv2d(32, 40, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+@pytest.mark.parametrize("halve", HALVES, ids=repr)
+def test_a_convolution_does_relu_and_pooling_where_nobody_looks_between(size, halve):
+    net = nn.Sequential(nn.Conv2d(32, 40, 3, padding=1), nn.ReLU(), halve)
     x = Tensor(np.random.default_rng(0).standard_normal((80, 32, *size), dtype=np.float32))
     expected = net[2](net[1](net[0](x))).numpy()
 
@@ -277,7 +281,10 @@ def test_of_a_map_that_is_too_small_the_pooling_complains(recording):
         net(x)
 
 
-@pytest.mark.parametrize("options", [{"stride": 1}, {"padding": 1}, {"ceil_mode": True}, {"dilation": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [{"stride": 1}, {"stride": (2, 1)}, {"padding": (0, 1)}, {"ceil_mode": True}, {"dilation": 2}],
+)
 def test_other_poolings_come_after_the_convolution(options):
     net = nn.Sequential(nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2, **options))
     x = Tensor(np.random.default_rng(0).standard_normal((16, 32, 15, 15), dtype=np.float32))
