@@ -246,6 +246,16 @@ def test_a_picture_that_is_none(run, drawn_folder, tiny_vgg, home, finished, tmp
     assert "bad.jpg" in err
 
 
+def test_predict_wants_pictures_and_a_run(run, drawn_folder, finished, tmp_path):
+    cats = drawn_folder / "valid" / "cats"
+    fails(run("predict", finished, cats), f"{cats}: a folder, not a picture: name the pictures in it")
+    picture = next(cats.iterdir())
+    message = f"{tmp_path / 'model.safetensors'}: No such file or directory"
+    fails(run("predict", tmp_path, picture), message)
+    fails(run("predict", tmp_path / "none", picture), f"{tmp_path / 'none'}: No such file or directory")
+    fails(run("predict", picture, picture), f"{picture}: not a weight file that minidl knows")
+
+
 def test_a_missing_extra(run, drawn_folder, tiny_vgg, monkeypatch):
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "safetensors", None)

@@ -71,6 +71,8 @@ def _upright(rgb: Image, picture: Image) -> Image:
 def _cause(error: Exception, path: str | os.PathLike) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
+    if os.path.isdir(path):
+        return "a folder, not a picture: name the pictures in it"
     if type(error).__name__ == "UnidentifiedImageError":
         if os.path.getsize(path) == 0:
             return "the file is empty"

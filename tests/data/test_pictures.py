@@ -107,6 +107,8 @@ def test_truncated(tmp_path):
 def test_missing_empty_and_not_a_picture(tmp_path):
     with pytest.raises(DataError, match=r"a\.jpg: no such file"):
         open_picture(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r": a folder, not a picture: name the pictures in it$"):
+        open_picture(tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"a\.jpg: the file is empty"):
         open_picture(tmp_path / "a.jpg")
