@@ -11,8 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import ThreadpoolController
-
 import minidl
 from benchmarks import (
     convolution,
@@ -111,6 +109,8 @@ def _cpu() -> str:
 
 def _blas() -> str:
     """Which processor OpenBLAS takes this one for: an old one's code can take twice as long."""
+    from threadpoolctl import ThreadpoolController
+
     libraries = ThreadpoolController().select(user_api="blas").info()
     names = {library.get("architecture", "?") for library in libraries if "numpy" in library["filepath"]}
     told = " (OPENBLAS_CORETYPE says so: unset it to compare)" if "OPENBLAS_CORETYPE" in os.environ else ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from benchmarks.compare import Timing, alternate, check
 from benchmarks.peers import LAYOUTS, memory_format
@@ -14,6 +14,9 @@ from minidl.backend.im2col import Window
 from minidl.functional.convolution import Conv2d, ConvTranspose2d, ConvWeight
 from minidl.recording import no_grad
 from minidl.tensor import Tensor
+
+if TYPE_CHECKING:  # else imported where it is used: `-h` needs no PyTorch
+    import torch
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ def _ours(layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> Op
 def _theirs(
     layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, layout: torch.memory_format
 ) -> Operations:
+    import torch
+
     a, w, g = (torch.from_numpy(array).contiguous(memory_format=layout) for array in (x, weight, dy))
     stride, padding, groups = [layer.stride] * 2, [layer.kernel // 2] * 2, layer.groups
 

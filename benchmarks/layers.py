@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 import minidl as dl
 from benchmarks.compare import Timing, alternate, check
 from benchmarks.peers import LAYOUTS, memory_format
 from minidl import functional as F
 
+if TYPE_CHECKING:  # else imported where it is used: `-h` needs no PyTorch
+    import torch
+
 Arrays = list[np.ndarray]
 
 
 def run(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
+    import torch
+
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
@@ -60,6 +64,8 @@ def run(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
 
 
 def _tensor(x: np.ndarray, layout: str) -> torch.Tensor:
+    import torch
+
     t = torch.from_numpy(x.copy())
     return t.contiguous(memory_format=memory_format(layout)) if t.ndim == 4 else t
 

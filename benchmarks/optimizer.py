@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 import minidl as dl
 from benchmarks.compare import Timing, alternate, check
@@ -13,6 +12,8 @@ from minidl.models import VGG
 
 def run(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
     """It reads p, g and v and writes p and v, which is as much as copying 2½ of them."""
+    import torch
+
     with dl.nn.init.skip_init():
         model = VGG(((8,),), (), 10) if quick else VGG()
     ours = list(model.parameters())

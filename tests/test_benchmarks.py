@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
+
 
 def run(*arguments):
     command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
-    root = Path(__file__).parent.parent
-    return subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
 @pytest.mark.parity
@@ -32,10 +33,20 @@ def test_quick(tmp_path):
     assert {path.name for path in tmp_path.glob("*.png")} == {"results.png", "results-scaling.png"}
 
 
-@pytest.mark.parity
-@pytest.mark.slow
+def test_help_needs_no_pytorch():
+    """Nor anything else but minidl."""
+    code = (
+        "import runpy, sys\n"
+        "sys.modules |= dict.fromkeys(['torch', 'threadpoolctl', 'matplotlib'])\n"
+        "sys.argv[1:] = ['-h']\n"
+        "runpy.run_module('benchmarks', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "engine, convolutions, layers" in " ".join(done.stdout.split())
+
+
 def test_an_unknown_section_is_refused_and_the_others_are_named():
-    pytest.importorskip("torch")
     done = run("optimiser")
     assert done.returncode == 2
     assert "no section called optimiser: there are engine, convolutions, layers" in done.stderr
