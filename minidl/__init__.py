@@ -4,6 +4,7 @@ from minidl import functional, nn, optim
 from minidl.anomaly import detect_anomaly
 from minidl.autograd import Function
 from minidl.backend import seed
+from minidl.backend.release import release_memory
 from minidl.backend.threads import get_num_threads, set_num_threads
 from minidl.draw import draw
 from minidl.errors import MinidlError
@@ -32,6 +33,7 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
+    "release_memory",
     "seed",
     "set_grad_enabled",
     "set_num_threads",

@@ -97,6 +97,12 @@ class Arena:
             finally:
                 self.lock.release()
 
+    def release(self) -> None:
+        """Give back all blocks of which nothing is in use."""
+        with self.lock:
+            self._note_returned()
+            self._give_back(0)
+
     def _note_returned(self) -> None:
         while self.returned:
             block, start, stop = self.returned.popleft()

@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from minidl.backend.kept import release_kept
-from minidl.backend.threads import release_scratch
+from minidl.backend.release import release_memory
 from minidl.data import DataLoader, FeatureCache, ImageFolder, TensorDataset
 from minidl.data.cache import describe_files, digest
 from minidl.functional import concatenate
@@ -96,9 +95,7 @@ def _compute(trunk: Module, pictures: ImageFolder, path: Any, fingerprint: Any, 
                 raise Interrupted(
                     f"interrupted after {cache.written} of {len(cache)} pictures; what they gave is kept"
                 )
-    # What trains on the features needs none of the convolutions' 160 MB, nor 300 MB of filters.
-    release_scratch()
-    release_kept()
+    release_memory()  # what trains on the features needs none of the convolutions' 400 MB
     return cache.finish()
 
 
