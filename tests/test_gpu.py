@@ -145,6 +145,13 @@ def zeros(*shape):
     return Tensor(np.zeros(shape, np.float32))
 
 
+def convolved_and_pooled(x):
+    """Where nothing is recorded, the convolution does all three."""
+    network = nn.Sequential(nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2)).to("gpu")
+    with dl.no_grad():
+        return network(x)
+
+
 def here_and_there():
     return Tensor([[1.0, 2.0]], requires_grad=True), Tensor([[1.0, 2.0]], requires_grad=True).to("gpu")
 
@@ -172,6 +179,7 @@ def here_and_there():
         (lambda a, b: nn.Conv2d(1, 2, 3)(zeros(1, 1, 8, 8).to("gpu")), "Conv2d"),
         (lambda a, b: nn.Conv2d(1, 2, 3).to("gpu")(zeros(1, 1, 8, 8)), "Conv2d"),
         (lambda a, b: nn.Conv2d(32, 32, 3).to("gpu")(zeros(4, 32, 32, 32)), "Conv2d"),
+        (lambda a, b: convolved_and_pooled(zeros(4, 32, 32, 32)), "Conv2d"),
         (lambda a, b: nn.BatchNorm1d(2).to("gpu")(a[[0, 0]]), "BatchNorm"),
     ],
 )
