@@ -15,6 +15,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,20 @@ def _default_num_threads() -> int:
 HUGE_PAGE = 1 << 21  # bytes
 _num_threads = _default_num_threads()
 _one_at_a_time = threading.Lock()  # BLAS has one setting for the process; who sets it must put it back
+_to_put_back: list[tuple[Any, int]] = []  # that setting, which Ctrl-C in between leaves for the next one
+
+
+def _put_back() -> None:
+    for library, threads in _to_put_back:
+        library.set_num_threads(threads)
+    _to_put_back.clear()
 
 
 def _unlock() -> None:
     """In a child of this process: whoever had the lock when it was born did not come along."""
     global _one_at_a_time
     _one_at_a_time = threading.Lock()
+    _put_back()
 
 
 if hasattr(os, "register_at_fork"):
@@ -72,8 +81,13 @@ def one_blas_thread() -> Iterator[None]:
     if _controller() is None:
         yield
         return
-    with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
-        yield
+    with _one_at_a_time:
+        _put_back()
+        libraries = (library for library in _controller().lib_controllers if library.user_api == "blas")
+        _to_put_back[:] = [(library, library.num_threads) for library in libraries]
+        with _controller().limit(limits=1, user_api="blas"):
+            yield
+        _to_put_back.clear()
 
 
 def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, ...]]) -> None:
@@ -101,19 +115,19 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
             except Exception as error:
                 errors.append((number, error))
 
-    helpers = min(_num_threads, len(pieces)) - 1
-    with one_blas_thread(), _helpers_apart() if helpers > 0 else contextlib.nullcontext() as pool:
-        futures = []
+    threads = _num_threads
+    helpers = min(threads, len(pieces)) - 1
+    with one_blas_thread(), _helpers_apart(threads) if helpers > 0 else contextlib.nullcontext() as pool:
         try:
             if pool:
-                with contextlib.suppress(RuntimeError):  # at its exit Python starts no more threads
-                    for _ in range(helpers):
-                        futures.append(pool.executor.submit(work))
+                pool.wait()  # for what Ctrl-C, twice, has left behind
+                for _ in range(helpers):
+                    pool.jobs.put(work)
             work()
         finally:
             waiting.clear()  # not empty after Ctrl-C
-            for future in futures:
-                future.result()
+            if pool:
+                pool.wait()
     if errors:
         raise min(errors, key=operator.itemgetter(0))[1]
 
@@ -138,15 +152,40 @@ def strips(
 
 
 class _Pool:
-    """The threads beside the caller's."""
+    """The threads beside the caller's.
+
+    Ctrl-C may come between any two steps of the caller, and must not leave a lock behind. So all that they
+    share are queues, sets and lists whose methods are one step each.
+    """
 
     def __init__(self, threads: int) -> None:
-        # Slow to import, and the first convolution is soon enough.
-        from concurrent.futures import ThreadPoolExecutor
-
+        self.jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.busy: set[int] = set()  # who has a job. One that comes late finds no piece left
+        self.ended: SimpleQueue[None] = SimpleQueue()  # an entry for each job
         self.numbers: list[int] = []  # the operating system's, of the threads that have begun
         self.placed: tuple[set[int], int] = (set(), 0)  # the cores they may use, and how many threads know it
-        self.executor = ThreadPoolExecutor(threads, "minidl", _add_own_number, (self.numbers,))
+        self.size = 0
+        for _ in range(threads):
+            arguments = self.jobs, self.busy, self.ended, self.numbers
+            threading.Thread(target=_serve, args=arguments, name="minidl", daemon=True).start()
+            self.size += 1
+
+    def __del__(self) -> None:
+        for _ in range(self.size):
+            self.jobs.put(None)
+
+    def wait(self) -> None:
+        """Until nobody is busy. Ctrl-C meanwhile counts afterwards."""
+        interrupt = None
+        while self.busy:
+            try:
+                self.ended.get()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+        while not self.ended.empty():
+            self.ended.get()
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
@@ -181,10 +220,10 @@ def _pool(threads: int, process: int) -> _Pool:
 
 
 @contextlib.contextmanager
-def _helpers_apart() -> Iterator[_Pool | None]:
+def _helpers_apart(threads: int) -> Iterator[_Pool | None]:
     """The pool, kept off the caller's core; None at the exit of Python, which starts no more threads then."""
     try:
-        pool = _pool(_num_threads - 1, os.getpid())
+        pool = _pool(threads - 1, os.getpid())
     except RuntimeError:
         yield None
         return
@@ -192,8 +231,18 @@ def _helpers_apart() -> Iterator[_Pool | None]:
         yield pool
 
 
-def _add_own_number(numbers: list[int]) -> None:
-    numbers.append(threading.get_native_id())
+def _serve(jobs: SimpleQueue, busy: set[int], ended: SimpleQueue, numbers: list[int]) -> None:
+    """What a thread of the pool does. It does not know the pool, which else would never be gone."""
+    number = threading.get_native_id()
+    numbers.append(number)
+    while (job := jobs.get()) is not None:
+        busy.add(number)
+        try:
+            job()
+        finally:
+            del job  # and what it works on
+            busy.discard(number)
+            ended.put(None)
 
 
 @functools.cache

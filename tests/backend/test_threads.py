@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -320,3 +321,79 @@ os._exit(0)
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (run.stdout, run.stderr) == ("7\n", "")
+
+
+INTERRUPTED = """
+import random, signal, sys, threading
+import numpy as np
+from minidl.backend import threads
+
+def blas():
+    return [library.num_threads for library in threads._controller().lib_controllers]
+
+def work(i):
+    np.dot(a, a)
+    done.append(i)
+
+threads.set_num_threads(2)
+a = np.ones((60, 60), np.float32)
+before, done, interrupts = blas(), [], 0
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+for _ in range(1500):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
+        for _ in range(40):
+            threads.parallel_for(np, work, [(i,) for i in range(4)])
+    except KeyboardInterrupt:
+        interrupts += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    done.clear()
+    threads.parallel_for(np, work, [(i,) for i in range(4)])
+    assert sorted(done) == [0, 1, 2, 3], done
+    assert blas() == before
+print(interrupts > 500)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such timer here")
+def test_an_interrupt_at_any_moment_leaves_no_lock_and_no_setting():
+    pytest.importorskip("threadpoolctl")
+    command = [sys.executable, "-c", INTERRUPTED]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (run.stdout, run.stderr) == ("True\n", "")
+
+
+def test_the_number_of_threads_may_change_while_others_compute(three_threads):
+    pytest.importorskip("threadpoolctl")
+    errors, stop = [], threading.Event()
+
+    def compute():
+        try:
+            while not stop.is_set():
+                parallel_for(np, lambda i: None, [(i,) for i in range(3)])
+        except ValueError as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=compute) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for n in (1, 2) * 100:
+        set_num_threads(n)
+        time.sleep(0.001)
+    stop.set()
+    for worker in workers:
+        worker.join()
+    assert not errors
+
+
+def test_the_threads_of_a_pool_that_is_gone_end(three_threads):
+    pytest.importorskip("threadpoolctl")
+    parallel_for(np, lambda i: None, [(i,) for i in range(3)])
+    ours = [thread for thread in threading.enumerate() if thread.name == "minidl"]
+    assert len(ours) >= 2
+    release_scratch()
+    for thread in ours:
+        thread.join(10)
+        assert not thread.is_alive()
