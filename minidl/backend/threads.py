@@ -164,6 +164,7 @@ class _Pool:
         self.ended: SimpleQueue[None] = SimpleQueue()  # an entry for each job
         self.numbers: list[int] = []  # the operating system's, of the threads that have begun
         self.placed: tuple[set[int], int] = (set(), 0)  # the cores they may use, and how many threads know it
+        self.to_put_back: set[int] | None = None  # the caller's cores, which Ctrl-C in between leaves here
         self.size = 0
         for _ in range(threads):
             arguments = self.jobs, self.busy, self.ended, self.numbers
@@ -176,14 +177,12 @@ class _Pool:
 
     def wait(self) -> None:
         """Until nobody is busy. Ctrl-C meanwhile counts afterwards."""
-        interrupt = None
-        while self.busy:
-            try:
+        try:
+            while self.busy:
                 self.ended.get()
-            except KeyboardInterrupt as error:
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+        except KeyboardInterrupt:
+            self.wait()
+            raise
         while not self.ended.empty():
             self.ended.get()
 
@@ -198,8 +197,9 @@ class _Pool:
         if here < 0:
             yield
             return
-        allowed = os.sched_getaffinity(0)  # may have changed
+        allowed = self.to_put_back or os.sched_getaffinity(0)  # may have changed
         place = allowed - {here} or allowed, len(self.numbers)
+        self.to_put_back = allowed
         try:
             with contextlib.suppress(OSError):  # a sandbox may forbid it
                 if self.placed != place:
@@ -211,6 +211,7 @@ class _Pool:
         finally:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(0, allowed)
+            self.to_put_back = None
 
 
 @functools.lru_cache(maxsize=1)

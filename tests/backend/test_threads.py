@@ -324,34 +324,35 @@ os._exit(0)
 
 
 INTERRUPTED = """
-import random, signal, sys, threading
+import os, random, signal
 import numpy as np
 from minidl.backend import threads
 
-def blas():
-    return [library.num_threads for library in threads._controller().lib_controllers]
+def settings():
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    return cores, [library.num_threads for library in threads._controller().lib_controllers]
 
-def work(i):
+def work(i, done):
     np.dot(a, a)
     done.append(i)
 
 threads.set_num_threads(2)
 a = np.ones((60, 60), np.float32)
-before, done, interrupts = blas(), [], 0
+before, interrupts = settings(), 0
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 for _ in range(1500):
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
         for _ in range(40):
-            threads.parallel_for(np, work, [(i,) for i in range(4)])
+            threads.parallel_for(np, work, [(i, []) for i in range(4)])
     except KeyboardInterrupt:
         interrupts += 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    done.clear()
-    threads.parallel_for(np, work, [(i,) for i in range(4)])
+    done = []
+    threads.parallel_for(np, work, [(i, done) for i in range(4)])
     assert sorted(done) == [0, 1, 2, 3], done
-    assert blas() == before
+    assert settings() == before
 print(interrupts > 500)
 """
 
