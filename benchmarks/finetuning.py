@@ -26,8 +26,10 @@ SMALL = 500  # pictures
 
 def run(batch: int, repetitions: int, quick: bool) -> dict[str, Any]:
     folder = os.environ.get("MINIDL_DOGSCATS")
-    if not folder or quick:
-        return {"job": "not run: takes minutes, and MINIDL_DOGSCATS, a folder of pictures"}
+    if quick:
+        return {"job": "not run: it takes minutes"}
+    if not folder:
+        return {"job": "not run: it takes MINIDL_DOGSCATS, a folder of pictures"}
     pictures = int(os.environ.get("MINIDL_BENCHMARK_PICTURES", PICTURES))
     rounds: list[tuple[dict[str, Any], dict[str, Any]]] = []
     with tempfile.TemporaryDirectory() as home:

@@ -291,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"minidl {__version__}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
 
-    command = commands.add_parser("demo", help="watch a VGG learn cats from dogs, on drawings: two minutes")
+    command = commands.add_parser("demo", help="watch a VGG learn cats from dogs, on drawings: a minute")
     command.set_defaults(command=_demo)
     command.add_argument(
         "--seeds", type=option_types.count, default=1, metavar="N", help="how often to repeat it (1)"

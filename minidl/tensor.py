@@ -78,7 +78,7 @@ class Tensor:
         return device_of(self.data)
 
     def numpy(self) -> np.ndarray:
-        """The values as a NumPy array; on the CPU it shares this tensor's memory."""
+        """The values as a NumPy array; on the CPU it shares this tensor's memory, in any order."""
         return as_numpy(self.data)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

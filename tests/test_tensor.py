@@ -256,3 +256,25 @@ def test_moving_to_the_same_device_is_nothing():
 def test_arrays_where_tensors_belong(call):
     with pytest.raises(TypeError, match=r"got ndarray: wrap it, Tensor\(x\)|wrap them, Tensor\(x\)"):
         call()
+
+
+def test_a_number_can_be_formatted():
+    loss = Tensor(1.23456)
+    assert f"{loss:.3f}" == "1.235"
+    assert f"{loss}" == str(loss)
+    with pytest.raises(TypeError, match="unsupported format string"):
+        f"{Tensor([1.0, 2.0]):.3f}"
+
+
+class OfAnotherLibrary:
+    """As PyTorch's tensors are: it can be made an array, and its dtype is none of NumPy's."""
+
+    dtype = "torch.float32"
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([1.0, 2.0], np.float32)
+
+
+def test_arrays_of_another_library_are_taken():
+    np.testing.assert_array_equal(Tensor(OfAnotherLibrary()).numpy(), [1, 2])
+    np.testing.assert_array_equal((Tensor([1.0, 1.0]) + OfAnotherLibrary()).numpy(), [2, 3])

@@ -58,6 +58,8 @@ def as_array(data: Any, dtype: Any = None) -> Array:
     """
     if isinstance(data, np.generic):  # what NumPy makes of 0-d results, and cannot be written into
         data = np.asarray(data)
+    elif hasattr(data, "__array__") and not hasattr(getattr(data, "dtype", None), "kind"):
+        data = np.asarray(data)  # of another library, as PyTorch's tensors are
     elif not hasattr(data, "__array__") and not hasattr(data, "__cuda_array_interface__"):
         data = np.asarray(data)
         if dtype is None and data.dtype == np.float64:  # Python's float is no request for float64

@@ -280,7 +280,9 @@ def conv_algorithm(name: str | None = None) -> str:
     if there is MUCH_WORK, or MORE_WORK for ∂L/∂w, and the pictures that are read have MANY_CHANNELS, or
     SOME_CHANNELS that make MANY_PAIRS with those of the others.
     `python -m benchmarks.choice` measures how often that is right, on the CPU. There Winograd's keeps filters
-    that stay the same as it needs them, VGG16's in 300 MB (`backend/kept.py`).
+    that stay the same as it needs them, VGG16's in 300 MB (`backend/kept.py`). Its results are channels-last
+    in memory; an infinity, NaN or huge number spoils all 4×4 outputs of a tile, so that pictures of such
+    numbers are better off with "rows".
 
     Raises:
         ValueError: there is no algorithm of that name.

@@ -87,7 +87,13 @@ def _length(x: Tensor) -> int:
     return x.shape[0]
 
 
+def _format(x: Tensor, spec: str) -> str:
+    """f"{loss:.3f}": a tensor without axes as its number."""
+    return format(x.item(), spec) if spec and not x.shape else object.__format__(x, spec)
+
+
 _METHODS = {
+    "__format__": _format,
     "__deepcopy__": _deepcopy,
     "__len__": _length,
     "__iter__": lambda x: (x[i] for i in range(len(x))),

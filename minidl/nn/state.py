@@ -70,7 +70,10 @@ def _fits(value: Any, tensor: Tensor) -> bool:
 
 
 def _seen(value: Any) -> str:
-    return str(tuple(value.shape)) if _is_numeric(value) else f"no array of numbers ({type(value).__name__})"
+    if _is_numeric(value):
+        return str(tuple(value.shape))
+    hint = ": take what its numpy() returns" if hasattr(value, "numpy") else ""
+    return f"no array of numbers ({type(value).__name__}{hint})"
 
 
 def _is_numeric(value: Any) -> bool:
