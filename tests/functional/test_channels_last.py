@@ -160,3 +160,9 @@ def test_what_stands_beside_them():
     np.testing.assert_array_equal(turned(x) * line, x * a[:, None, None])
     for other in (x, x[0, 0], x[0]):
         assert beside(np.arange(other.shape[1]), other).shape == (1, other.shape[1], *(1,) * (other.ndim - 2))
+
+
+def test_the_mean_of_each_map_is_adaptive_pooling_to_one():
+    x = turned(np.random.default_rng(0).standard_normal((2, 5, 6, 7), np.float32))
+    y = F.adaptive_avg_pool2d(Tensor(x), 1)
+    np.testing.assert_allclose(y.numpy(), x.mean((2, 3), keepdims=True), rtol=1e-5)
