@@ -73,16 +73,14 @@ def positive_part(x: Array, out: Array) -> Array:
     xp = array_module(x)
     if xp is not np or x.size < ROW:
         return xp.maximum(x, 0, out=out)
-    result = out
-    rows, targets = x, out = in_memory_order(x, out)
-    if x.flags.c_contiguous and out.flags.c_contiguous:
-        whole = x.size // ROW * ROW
-        rest = x.reshape(-1)[whole:]
-        np.maximum(rest, 0, out=out.reshape(-1)[whole:])
-        rows, targets = (array.reshape(-1)[:whole].reshape(-1, ROW) for array in (x, out))
+    rows, targets = in_memory_order(x, out)
+    if rows.flags.c_contiguous and targets.flags.c_contiguous:
+        flat, whole = [rows.reshape(-1), targets.reshape(-1)], x.size // ROW * ROW
+        np.maximum(flat[0][whole:], 0, out=flat[1][whole:])
+        rows, targets = (array[:whole].reshape(-1, ROW) for array in flat)
     zeros = _zeros(x.dtype)[: rows.shape[-1]] if rows.shape[-1] <= ROW else 0
     np.maximum(rows, zeros, out=targets)
-    return result
+    return out
 
 
 def sum_of(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:

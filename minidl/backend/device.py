@@ -53,6 +53,8 @@ def as_numpy(x: Array) -> np.ndarray:
 def as_array(data: Any, dtype: Any = None) -> Array:
     """An array as it is; a number, or nested lists, as a new one, of float32 where Python's floats are in it.
 
+    What another library says of itself as an array is one.
+
     Raises:
         TypeError: they are no numbers.
     """

@@ -161,18 +161,15 @@ def first_pixels_inside(x: Array, window: Window, places: Pair) -> Array:
     Where all pixels are −∞ none is larger than the first, and that must not be one of the border.
     """
     xp, dtype = array_module(x), np.min_scalar_type(math.prod(window.kernel) - 1)
-    if not any(window.padding):
-        first = empty(xp, (*x.shape[:2], *places), dtype, like=x)
-        first[...] = 0
-        return first
-    down, right = (
-        -(-np.maximum(0, p - s * np.arange(o)) // d)
-        for o, s, p, d in zip(places, window.stride, window.padding, window.dilation, strict=True)
-    )
-    first = xp.asarray((down[:, None] * window.kernel[1] + right).astype(dtype))
-    every = empty(xp, (*x.shape[:2], *places), dtype, like=x)
-    every[...] = first
-    return every
+    first = empty(xp, (*x.shape[:2], *places), dtype, like=x)
+    first[...] = 0
+    if any(window.padding):
+        down, right = (
+            -(-np.maximum(0, p - s * np.arange(o)) // d)
+            for o, s, p, d in zip(places, window.stride, window.padding, window.dilation, strict=True)
+        )
+        first += xp.asarray((down[:, None] * window.kernel[1] + right).astype(dtype))
+    return first
 
 
 def switch_origins(window: Window, places: Pair) -> tuple[np.ndarray, np.ndarray]:

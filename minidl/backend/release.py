@@ -13,8 +13,8 @@ def release_memory() -> None:
     """Give back the memory that waits for its next use: whatever comes next takes a little longer.
 
     On the CPU these are the scratch memory of this thread and of the pool, filters that Winograd's
-    convolution keeps as it needs them, and the memory of large arrays that are gone. For VGG16 it is some
-    400 MB, after training 1 GB at most. On the GPU it is what CuPy's pool holds and nobody uses.
+    convolution keeps as it needs them, and the memory of large arrays that are gone: some 400 MB after
+    VGG16's forward pass. On the GPU it is what CuPy's pool holds and nobody uses.
     """
     release_scratch()
     release_kept()

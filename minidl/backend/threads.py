@@ -104,7 +104,7 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
     waiting, errors = deque(enumerate(pieces)), []
 
     def work() -> None:
-        # Whoever is free takes the next piece: a future for each would cost as much as a small piece does.
+        # Whoever is free takes the next piece: a job for each would cost as much as a small piece does.
         while waiting:
             try:
                 number, piece = waiting.popleft()
@@ -176,11 +176,11 @@ class _Pool:
             self.jobs.put(None)
 
     def wait(self) -> None:
-        """Until nobody is busy. Ctrl-C meanwhile counts afterwards."""
+        """Until nobody is busy. Ctrl-C, or what else a signal raises meanwhile, counts afterwards."""
         try:
             while self.busy:
                 self.ended.get()
-        except KeyboardInterrupt:
+        except BaseException:
             self.wait()
             raise
         while not self.ended.empty():

@@ -48,7 +48,7 @@ FEW = 4  # filters of a group: fewer take several rows of y together
 TOGETHER = 8  # about as many
 FAT = 16  # channels that these see at most: the zeros of a band cost too much with more
 LARGE = 1 << 17  # multiplications in a window, times its stride: from here on strips are faster
-FIRST = (4, 16)  # channels at most, and filters at least, of a first layer
+COLOURS, SOME_FILTERS = 4, 16  # channels at most, and filters at least, of a first layer
 PIECE_BYTES = (1 << 20, 4 << 20)  # of S that a thread takes at a time, at least and at most
 PIECES = 8  # of the work, if they are large enough
 SHARES = 16  # sums that make up ∂L/∂w
@@ -151,9 +151,9 @@ def _multiply(
 ) -> np.ndarray:
     """T · S + b, a tile of rows at a time:  (N, G·C, H, W), (G·M,) → (N, G·M, *size)."""
     groups, m, t, k = band.matrix.shape
-    (n, c), kw = x.shape[:2], len(band.shift.seen)
+    n, kw = len(x), len(band.shift.seen)
     dtype = np.result_type(x, band.matrix)
-    first_layer = c <= FIRST[0] and m >= FIRST[1]  # what follows is likely to be faster with channels last
+    first_layer = x.shape[1] <= COLOURS and m >= SOME_FILTERS  # the next is likely to want channels last
     if groups == 1 and (first_layer or channels_last(x)):
         y = empty_channels_last((n, m, *size), dtype)
     else:

@@ -30,9 +30,10 @@ Backward is the chain rule through the same matrices. For the weight,
 and for the input it is no more than a forward pass, because the transpose of a 3×3 convolution in steps of 1
 is the convolution with the filter turned by 180° and its channels exchanged.
 
-The transforms are small products too, `down` the columns of the tiles and `across` their rows, and need no
-copy if a pixel's channels lie side by side in memory. Then six rows of pixels are a matrix (6, W·C) as they
-stand, on which Bᵀ does its part for a whole row of tiles; and in the result six pixels are a matrix (6, C).
+The transforms are small products too, first `down` the columns of the tiles, then across their rows. They
+need no copy if a pixel's channels lie side by side in memory. Then six rows of pixels are a matrix (6, W·C)
+as they stand, on which Bᵀ does its part for a whole row of tiles; and in the result six pixels are a matrix
+(6, C).
 That is how y is made as well: its shape is (N, O, OH, OW), but its numbers lie as (N, OH, OW, O), and what
 follows in a network, ReLU and pooling, keeps them so (PyTorch calls it channels-last).
 

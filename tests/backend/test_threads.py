@@ -368,14 +368,17 @@ def test_an_interrupt_at_any_moment_leaves_no_lock_and_no_setting():
 
 def test_the_number_of_threads_may_change_while_others_compute(three_threads):
     pytest.importorskip("threadpoolctl")
-    errors, stop = [], threading.Event()
+    wrong, stop = [], threading.Event()
 
     def compute():
         try:
             while not stop.is_set():
-                parallel_for(np, lambda i: None, [(i,) for i in range(3)])
-        except ValueError as error:
-            errors.append(error)
+                done = []
+                parallel_for(np, done.append, [(i,) for i in range(3)])
+                if sorted(done) != [0, 1, 2]:
+                    wrong.append(done)
+        except Exception as error:
+            wrong.append(error)
 
     workers = [threading.Thread(target=compute) for _ in range(2)]
     for worker in workers:
@@ -386,7 +389,7 @@ def test_the_number_of_threads_may_change_while_others_compute(three_threads):
     stop.set()
     for worker in workers:
         worker.join()
-    assert not errors
+    assert not wrong
 
 
 def test_the_threads_of_a_pool_that_is_gone_end(three_threads):
