@@ -157,6 +157,15 @@ def in_memory_order(*arrays: Array) -> list[Array]:
     return [array.transpose(axes) for array in arrays]
 
 
+def in_the_order_of(like: Array, x: Array) -> Array:
+    """x, or a copy that is channels-last, if `like` is and x is not."""
+    if not channels_last(like) or channels_last(x):
+        return x
+    y = empty_channels_last(x.shape, x.dtype)
+    y[...] = x
+    return y
+
+
 def empty(xp: Any, shape: tuple[int, ...], dtype: Any, like: Array | None = None) -> Array:
     """An uninitialised array; a large one in memory used before. CuPy has a memory pool of its own.
 

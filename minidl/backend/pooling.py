@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backend import kernels
-from minidl.backend.blocks import masked
+from minidl.backend.blocks import ALONE, masked
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.im2col import Pair, Window, sliding_windows
 from minidl.backend.memory import empty
@@ -53,7 +53,7 @@ def largest_and_where(seen: Array, y: Array, switches: Array) -> None:
     x = scratch(xp, "pixels", y.shape, y.dtype)
     for k, pixel in itertools.islice(pixels(seen), 1, None):
         x[...] = pixel  # it is read twice, and side by side it is read quickly
-        larger = (x > y).astype(switches.dtype)
+        larger = (x > y).view(np.uint8)
         xp.maximum(switches, larger * switches.dtype.type(k), out=switches)  # k grows: the latest stays
         xp.maximum(y, x, out=y)
 
@@ -116,7 +116,11 @@ def for_each_piece(run: Callable[..., None], seen: Array, *maps: Array, picture:
             arrays.append(picture[pictures] if last else picture[pictures, part])
         run(*arrays)
 
-    parallel_for(array_module(seen), piece, pieces)
+    if seen.size <= ALONE:
+        for part in pieces:
+            piece(*part)
+    else:
+        parallel_for(array_module(seen), piece, pieces)
 
 
 # Windows and their places

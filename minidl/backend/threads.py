@@ -40,6 +40,8 @@ _to_put_back: list[tuple[Any, int]] = []  # that setting, which Ctrl-C in betwee
 def _put_back() -> None:
     for library, threads in _to_put_back:
         library.set_num_threads(threads)
+        if hasattr(library, "clear_controlling_thread"):  # else no other thread could set it from now on
+            library.clear_controlling_thread()
     _to_put_back.clear()
 
 
@@ -85,9 +87,12 @@ def one_blas_thread() -> Iterator[None]:
         _put_back()
         libraries = (library for library in _controller().lib_controllers if library.user_api == "blas")
         _to_put_back[:] = [(library, library.num_threads) for library in libraries]
-        with _controller().limit(limits=1, user_api="blas"):
+        try:
+            for library, _ in _to_put_back:
+                library.set_num_threads(1)
             yield
-        _to_put_back.clear()
+        finally:
+            _put_back()
 
 
 def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, ...]]) -> None:

@@ -24,7 +24,8 @@ from minidl.errors import ShapeError
 from minidl.functional import gpu_conv, gpu_winograd, im2col_conv, row_conv, strip_conv, winograd
 from minidl.functional.activation import Gate
 from minidl.functional.arithmetic import in_one_type
-from minidl.functional.pooling import max_pool2d
+from minidl.functional.epilogue import Epilogue
+from minidl.functional.pooling import Unpool, max_pool2d
 from minidl.functional.reduction import sum as sum_
 from minidl.recording import here
 from minidl.tensor import Tensor
@@ -75,6 +76,37 @@ class Conv2dReLU(Conv2d):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         *_, y = self.saved
         return super().backward(Gate(y.data)(dy))
+
+
+class Conv2dPool(Conv2d):
+    """y = max over 2×2 of x ⋆ w + b        (of that and 0 with `relu`; in one pass, in the cache)
+
+    ∂L/∂x = (∂L/∂y put where y was, else 0) ⋆ᵀ w
+    ∂L/∂w = x ⊛ (∂L/∂y put where y was, else 0)
+    ∂L/∂b = Σ_{n, a, b} (∂L/∂y put where y was, else 0)
+
+    Shapes: (N, C, H, W), (O, C, KH, KW), (O,) → (N, O, ⌊OH / 2⌋, ⌊OW / 2⌋).
+    """
+
+    def __init__(self, window: Window, relu: bool) -> None:
+        super().__init__(window, groups=1)
+        self.relu = relu
+
+    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        self.size, self.places = x.shape[2:], self.window.places(x.shape[2:])
+        shape, records = (len(x), len(weight), *self.places), any(self.needs_grad)
+        result = Epilogue(shape, bias, self.relu, pool=True, switches=records, dtype=x.dtype)
+        _algorithm_for(x, weight, self.window, 1).conv2d_with(result, x, weight, self.window)
+        self.save(
+            x=x if self.needs_grad[1] else None,
+            weight=weight if self.needs_grad[0] else None,
+            switches=result.switches,
+        )
+        return result.y
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        *_, switches = self.saved
+        return super().backward(Unpool(switches.data, Window.of(2, 2), self.places)(dy))
 
 
 class ConvTranspose2d(Function):
@@ -157,7 +189,7 @@ def conv2d(
         stride, padding, dilation: for both axes, or (vertical, horizontal).
         groups: input and output channels are split into this many groups that do not see each other.
         relu: y = max(x ⋆ w + b, 0), as `relu(conv2d(…))`, but while y is still in the cache.
-        pool: the largest of each 2×2 of that, as `max_pool2d(…, 2)`; where nothing is recorded, y is not even
+        pool: the largest of each 2×2 of that, as `max_pool2d(…, 2)`; where the algorithm can, y is not even
             written down.
 
     Raises:
@@ -174,11 +206,10 @@ def conv2d(
         )
     _check_bias(bias, o, weight)
     window = Window.of(weight.shape[2:], stride, padding, dilation)
-    function = Conv2dReLU(window, groups) if relu else Conv2d(window, groups)
     operands = in_one_type(x, weight, *([] if bias is None else [bias]))
     if pool and can_pool(window, groups, *operands):
-        b = None if bias is None else operands[2].data
-        return Tensor(winograd.conv2d(operands[0].data, operands[1].data, b, window, groups, relu, pool))
+        return Conv2dPool(window, relu)(*operands)
+    function = Conv2dReLU(window, groups) if relu else Conv2d(window, groups)
     y = function(*operands)
     return max_pool2d(y, 2) if pool else y
 
@@ -186,14 +217,12 @@ def conv2d(
 def can_pool(window: Window, groups: int, *operands: Tensor) -> bool:
     """Whether `conv2d` can pool these (x, weight, bias) in the same pass, and nobody sees what is between."""
     x, weight = (operand.data for operand in operands[:2])
-    return (
-        not (here.state.recording and any(operand.requires_grad for operand in operands))
-        and here.state.anomaly is None
-        and {operand.device for operand in operands} == {"cpu"}
-        and x.ndim == 4
-        and _algorithm_for(x, weight, window, groups) is winograd
-        and min(n + 2 * p for n, p in zip(x.shape[2:], window.padding, strict=True)) >= 4  # y is 2×2 or more
-    )
+    if here.state.anomaly or {operand.device for operand in operands} != {"cpu"} or x.ndim != 4:
+        return False
+    if any(n + 2 * p <= e for n, p, e in zip(x.shape[2:], window.padding, window.extent, strict=True)):
+        return False  # y would have less than 2×2 pixels
+    work = _algorithm_for(x, weight, window, groups)
+    return work is winograd or (work is row_conv and row_conv.can_finish(x, weight, window, groups))
 
 
 def conv_transpose2d(

@@ -14,7 +14,7 @@ from minidl.autograd import Function
 from minidl.backend import Array, array_module
 from minidl.backend import pooling as work
 from minidl.backend.im2col import Pair, Window, pair
-from minidl.backend.memory import empty
+from minidl.backend.memory import empty, in_the_order_of
 from minidl.errors import ShapeError
 from minidl.functional.matmul import matmul
 from minidl.functional.reduction import mean
@@ -61,6 +61,7 @@ class Unpool(Function):
         self.switches, self.window, self.size = switches, window, size
 
     def forward(self, x: Array) -> Array:
+        x = in_the_order_of(self.switches, x)
         y, bordered, seen = work.empty_windows(x, self.window, self.size, like=self.switches)
         apart = all(s >= e for s, e in zip(self.window.stride, self.window.extent, strict=True))
         whole = bordered if not apart or bordered.size > seen.size else None

@@ -39,10 +39,11 @@ import numpy as np
 from minidl.backend import Array
 from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window
-from minidl.backend.memory import channels_last, empty, empty_channels_last
+from minidl.backend.memory import channels_last, empty
 from minidl.backend.products import SMALL_PRODUCT
 from minidl.backend.threads import parallel_for, scratch, split
 from minidl.functional import strip_conv
+from minidl.functional.epilogue import Epilogue
 
 FEW = 4  # filters of a group: fewer take several rows of y together
 TOGETHER = 8  # about as many
@@ -114,17 +115,32 @@ def conv2d(
     relu: bool = False,
 ) -> np.ndarray:
     """y = x ⋆ w + b:  (N, C, H, W), (O, C/G, KH, KW), (O,) → (N, O, OH, OW)."""
-    filters = weight.reshape(groups, -1, *weight.shape[1:])
-    m, c = filters.shape[1:3]
+    m, c = len(weight) // groups, weight.shape[1]
     if not _products_pay(m, c, window):
         return strip_conv.conv2d(x, weight, bias, window, groups, relu)
+    size = window.places(x.shape[2:])
+    return _multiply(_band(x, weight, window, groups, size), x, bias, size, relu)
+
+
+def can_finish(x: np.ndarray, weight: np.ndarray, window: Window, groups: int) -> bool:
+    """Whether `conv2d_with` can do it: the result is channels-last, and single rows of it are products."""
+    m, c = weight.shape[:2]
+    return groups == 1 and m >= FEW and _products_pay(m, c, window) and _is_last(x, m, groups)
+
+
+def conv2d_with(epilogue: Epilogue, x: np.ndarray, weight: np.ndarray, window: Window) -> None:
+    """x ⋆ w, and what follows it."""
+    size = epilogue.shape[2], epilogue.shape[3]
+    _multiply(_band(x, weight, window, 1, size), x, None, size, epilogue=epilogue)
+
+
+def _band(x: np.ndarray, weight: np.ndarray, window: Window, groups: int, size: Pair) -> Band:
+    filters = weight.reshape(groups, -1, *weight.shape[1:])
     stride, padding, dilation = window.stride[0], window.padding[0], window.dilation[0]
-    oh, ow = window.places(x.shape[2:])
-    t = _together(oh, 1) if m < FEW else 1
+    t = _together(size[0], 1) if filters.shape[1] < FEW else 1
     a, i = np.mgrid[:t, : window.kernel[0]].reshape(2, -1)
     rows = np.array((a, a * stride + i * dilation, i))
-    band = Band.of(filters, rows, t, -padding, t * stride, Shift.forward(window, x.shape[3], ow))
-    return _multiply(band, x, bias, (oh, ow), relu)
+    return Band.of(filters, rows, t, -padding, t * stride, Shift.forward(window, x.shape[3], size[1]))
 
 
 def conv_transpose2d(
@@ -147,22 +163,24 @@ def conv_transpose2d(
 
 
 def _multiply(
-    band: Band, x: np.ndarray, bias: np.ndarray | None, size: Pair, relu: bool = False
+    band: Band,
+    x: np.ndarray,
+    bias: np.ndarray | None,
+    size: Pair,
+    relu: bool = False,
+    epilogue: Epilogue | None = None,
 ) -> np.ndarray:
     """T · S + b, a tile of rows at a time:  (N, G·C, H, W), (G·M,) → (N, G·M, *size)."""
     groups, m, t, k = band.matrix.shape
-    n, kw = len(x), len(band.shift.seen)
-    dtype = np.result_type(x, band.matrix)
-    first_layer = x.shape[1] <= COLOURS and m >= SOME_FILTERS  # the next is likely to want channels last
-    if groups == 1 and (first_layer or channels_last(x)):
-        y = empty_channels_last((n, m, *size), dtype)
-    else:
-        y = empty(np, (n, groups * m, *size), dtype)
-    x, targets = as_shaped(x, groups).reshape(n, groups, -1, *x.shape[2:]), y.reshape(n, groups, m, *size)
+    n, kw, dtype = len(x), len(band.shift.seen), np.result_type(x, band.matrix)
+    if epilogue is None and _is_last(x, m, groups):
+        epilogue = Epilogue((n, m, *size), bias, relu, dtype=dtype)
+    y = epilogue.y if epilogue else empty(np, (n, groups * m, *size), dtype)
+    x, targets = as_shaped(x, groups), y.reshape(n, groups, m, *y.shape[2:])
+    x = x.reshape(n, groups, -1, *x.shape[2:])
     c = x.shape[2]
 
-    def piece(pictures: slice, group: slice, rows: slice) -> None:
-        out = targets[pictures, group, :, rows]
+    def multiply(pictures: slice, group: slice, rows: slice, out: np.ndarray) -> None:
         p, g, _, height, width = out.shape
         tiles = -(-height // t)
         s = scratch(np, "s", (p, g, (tiles - 1) * band.step + k // (c * kw), c, kw, width), y.dtype)
@@ -175,13 +193,23 @@ def _multiply(
         _multiply_tiles(band.matrix[group], seen[:, :, :whole], out[:, :, :, : whole * t])
         if rest:
             _multiply_tiles(band.matrix[group, :, :rest], seen[:, :, whole:], out[:, :, :, whole * t :])
+
+    def piece(pictures: slice, group: slice, rows: slice) -> None:
+        if epilogue:
+            lines = epilogue.lines(pictures, rows, size[1])
+            multiply(pictures, group, rows, lines.transpose(0, 3, 1, 2)[:, None])
+            epilogue.finish(lines, pictures, rows)
+            return
+        out = targets[pictures, group, :, rows]
+        multiply(pictures, group, rows, out)
         if bias is not None:
             out += bias.reshape(groups, m, 1, 1)[group]
         if relu:
             positive_part(out, out=out)
 
     row_bytes = -(-c * kw * size[1] * y.itemsize * band.step // t)
-    parallel_for(np, piece, _pieces(n, groups, size[0], row_bytes, t))
+    pooled = 2 if epilogue and epilogue.pool else 1
+    parallel_for(np, piece, _pieces(n, groups, size[0], row_bytes, t * pooled))
     return y
 
 
@@ -274,6 +302,12 @@ def _products_pay(filters: int, channels: int, window: Window) -> bool:
     return _pays(filters, channels, window) and (filters >= FEW or channels <= FAT)
 
 
+def _is_last(x: np.ndarray, filters: int, groups: int) -> bool:
+    """Whether the result is channels-last: as x is, or behind a first layer, because the next wants it so."""
+    first_layer = x.shape[1] <= COLOURS and filters >= SOME_FILTERS
+    return groups == 1 and (first_layer or channels_last(x))
+
+
 def _together(rows: int, unit: int) -> int:
     """About TOGETHER rows, a multiple of `unit`, so that tiles of so many fill `rows` evenly."""
     tiles = -(-rows // TOGETHER)
@@ -287,6 +321,7 @@ def _pieces(
     least, most = PIECE_BYTES
     size = min(most, max(least, n * groups * rows * row_bytes // PIECES))
     p = max(1, size // (groups * rows * row_bytes))
+    p = -(-n // (-(-n // p) + 1 & ~1)) if p < n else p
     g = min(groups, max(1, size // (rows * row_bytes)))
     r = rows if rows * row_bytes <= size else -(-size // (row_bytes * unit)) * unit
     return list(itertools.product(split(n, p), split(groups, g), split(rows, r)))

@@ -53,11 +53,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl.backend import Array
-from minidl.backend.blocks import positive_part
 from minidl.backend.im2col import Pair, Window
 from minidl.backend.kept import kept
-from minidl.backend.memory import empty, empty_channels_last
+from minidl.backend.memory import empty
 from minidl.backend.threads import parallel_for, scratch, split
+from minidl.functional.epilogue import Epilogue
 
 POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and ∞
 
@@ -73,8 +73,9 @@ INPUT, FILTER, TURNED, OUTPUT = (np.array(m, np.float32, order="C") for m in (B.
 FREQUENCIES = [(i, j) for i in split(6, 1) for j in split(6, 3)]
 STRIP = 24 << 10  # tiles, times channels of x and y, that one thread takes through all steps: V, M in 3.5 MB
 ROUND = 448  # tiles whose transforms all threads share, where the filters are more than the tiles
+INSIDE = 2  # rows of tiles that see only pixels: with so few all are copied, in one go
 PART = 28 << 10  # of these, times channels, that one thread transforms at a time
-BLOCK = 7 << 10  # filters that one thread transforms at a time
+BLOCK = 16 << 10  # filters that one thread transforms at a time
 FILTER_BYTES = 5 << 20  # of U, up to which a thread works by itself
 SUM_BYTES = 5 << 19  # of ∂L/∂U, up to which it adds up one of its own
 SUMS = 8  # of these
@@ -141,12 +142,17 @@ def conv2d(
     window: Window,
     groups: int,
     relu: bool = False,
-    pool: bool = False,
 ) -> np.ndarray:
-    """x ⋆ w + b:  (N, C, H, W), (O, C, 3, 3), (O,) → (N, O, OH, OW), or ⌊OH / 2⌋ and ⌊OW / 2⌋ with `pool`."""
-    size = window.places(x.shape[2:])
+    """x ⋆ w + b:  (N, C, H, W), (O, C, 3, 3), (O,) → (N, O, OH, OW)."""
+    epilogue = Epilogue((len(x), len(weight), *window.places(x.shape[2:])), bias, relu)
+    conv2d_with(epilogue, x, weight, window)
+    return epilogue.y
+
+
+def conv2d_with(epilogue: Epilogue, x: np.ndarray, weight: np.ndarray, window: Window) -> None:
+    """x ⋆ w, and what follows it."""
     u = kept(weight, lambda: transform_filters(FILTER, weight.swapaxes(0, 1)))
-    return _filtered(x, u, bias, relu, pool, window.padding, size)
+    _filtered(x, u, window.padding, epilogue)
 
 
 def conv_transpose2d(
@@ -154,27 +160,20 @@ def conv_transpose2d(
 ) -> np.ndarray:
     """x ⋆ᵀ w + b:  (N, O, OH, OW), (O, C, 3, 3), (C,) → (N, C, *size)."""
     border = (2 - window.padding[0], 2 - window.padding[1])
-    return _filtered(x, transform_filters(TURNED, weight), bias, False, False, border, size)
+    epilogue = Epilogue((len(x), weight.shape[1], *size), bias)
+    _filtered(x, transform_filters(TURNED, weight), border, epilogue)
+    return epilogue.y
 
 
-def _filtered(
-    x: np.ndarray,
-    u: np.ndarray,
-    bias: np.ndarray | None,
-    relu: bool,
-    pool: bool,
-    padding: Pair,
-    size: Pair,
-) -> np.ndarray:
-    """Y for transformed filters U (6, 6, C, O):  (N, C, H, W) → (N, O, *size), or with `pool` half of it."""
-    n, (c, o) = len(x), u.shape[2:]
-    y = empty_channels_last((n, o, size[0] // 2, size[1] // 2) if pool else (n, o, *size), np.float32)
+def _filtered(x: np.ndarray, u: np.ndarray, padding: Pair, epilogue: Epilogue) -> None:
+    """Y for transformed filters U (6, 6, C, O), and what follows:  (N, C, H, W) → (N, O, OH, OW)."""
+    c, o = u.shape[2:]
 
     def strip(here: Tiles) -> None:
         v, m = frequencies("v", len(here), c), frequencies("m", len(here), o)
         transform(INPUT, x, padding, here, out=v)
         np.matmul(v, u, out=m)
-        transform_output(m, bias, relu, pool, here, out=y)
+        transform_output(m, here, epilogue)
 
     def share(here: Tiles) -> None:
         v, m = frequencies("v", len(here), c), frequencies("m", len(here), o)
@@ -183,17 +182,17 @@ def _filtered(
             np.matmul(v[f], u[f], out=m[f])
 
         before = [(INPUT, x, padding, part, v[:, :, place]) for part, place in here.cut(PART // c)]
-        after = [(m[:, :, place], bias, relu, pool, part, y) for part, place in here.cut(PART // o)]
+        after = [(m[:, :, place], part, epilogue) for part, place in here.cut(PART // o)]
         parallel_for(np, transform, before)
         parallel_for(np, multiply, FREQUENCIES)
         parallel_for(np, transform_output, after)
 
     if u.nbytes <= FILTER_BYTES:
-        parallel_for(np, strip, [(here,) for here in tiles_of((n, o, *size), STRIP // (c + o), pieces=2)])
+        pieces = tiles_of(epilogue.shape, STRIP // (c + o), pieces=2)
+        parallel_for(np, strip, [(here,) for here in pieces])
     else:
-        for here in tiles_of((n, o, *size), ROUND):
+        for here in tiles_of(epilogue.shape, ROUND):
             share(here)
-    return y
 
 
 def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
@@ -303,6 +302,8 @@ def down(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out: np.
     inside = -(-padding[0] // 4)  # the first row of tiles that sees only pixels, and the first below these
     below = max(inside, (h + padding[0] - size) // 4 + 1)
     edges = [first, *(min(max(row, first), last) for row in (inside, below)), last]
+    if edges[2] - edges[1] <= INSIDE:
+        edges = [first, last]
     for start, stop in itertools.pairwise(edges):
         if start < stop:
             top = 4 * start - padding[0]
@@ -327,36 +328,15 @@ def lines_of(x: np.ndarray, top: int, bottom: int) -> np.ndarray:
     return lines
 
 
-def transform_output(
-    m: np.ndarray, bias: np.ndarray | None, relu: bool, pool: bool, here: Tiles, out: np.ndarray
-) -> None:
-    """Y = Aᵀ M A + b for M (6, 6, T, O), put into out (N, O, OH, OW).
-
-    With `pool` the largest of each 2×2, to which b is added later: rounding does not change which it is.
-    """
+def transform_output(m: np.ndarray, here: Tiles, epilogue: Epilogue) -> None:
+    """Y = Aᵀ M A for M (6, 6, T, O), and what follows it."""
     o, (n, rows, tiles) = m.shape[3], here.shape
     half = scratch(np, "half", (n, rows, 6, tiles, 4, o), np.float32)
     np.matmul(OUTPUT, m.reshape(6, 6, *here.shape, o).transpose(2, 3, 0, 4, 1, 5), out=half)
-    side = 2 if pool else 4
-    place = out.transpose(0, 2, 3, 1)[here.pictures, side * here.rows.start : side * here.rows.stop]
-    whole = place.shape[1:3] == (side * rows, side * tiles)
-    y = place if whole else scratch(np, "y", (n, side * rows, side * tiles, o), np.float32)
-    y = y.reshape(n, rows, side, -1)
-    if pool:
-        lines = scratch(np, "lines", (n, rows, 4, 4 * tiles * o), np.float32)
-        np.matmul(OUTPUT, half.reshape(n, rows, 6, -1), out=lines)
-        lines = np.maximum(lines[:, :, ::2], lines[:, :, 1::2], out=lines[:, :, :2])
-        pairs = lines.reshape(n, rows, 2, -1, 2, o)
-        np.maximum(pairs[..., 0, :], pairs[..., 1, :], out=y.reshape(n, rows, 2, -1, o))
-    else:
-        np.matmul(OUTPUT, half.reshape(n, rows, 6, -1), out=y)
-    if bias is not None:
-        y += np.tile(bias, side * tiles)
-    if relu:
-        positive_part(y, out=y)
-    if not whole:
-        y = y.reshape(n, side * rows, side * tiles, o)
-        place[...] = y[:, : place.shape[1], : place.shape[2]]
+    place = here.pictures, slice(4 * here.rows.start, 4 * here.rows.stop)
+    lines = epilogue.lines(*place, 4 * tiles)
+    np.matmul(OUTPUT, half.reshape(n, rows, 6, -1), out=lines.reshape(n, rows, 4, -1))
+    epilogue.finish(lines, *place)
 
 
 def frequencies(name: str, tiles: int, channels: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from minidl.nn.activation import ReLU
@@ -12,6 +13,8 @@ from minidl.nn.module import Module
 from minidl.nn.pooling import MaxPool2d
 from minidl.recording import here
 from minidl.tensor import Tensor
+
+LARGE = 1 << 19  # numbers in a map, about, from where on it is worth saving a pass over it
 
 
 class Sequential(Module):
@@ -23,11 +26,11 @@ class Sequential(Module):
 
     Neighbours may go a cheaper way to the same numbers, where nobody sees what is between:
 
-    - Where nothing is recorded a Conv2d also does the ReLU that follows it in the same pass, and the
-      MaxPool2d(2) after that.
-    - Else a ReLU waits for the MaxPool2d that follows it. The largest of all max(x, 0) is max(largest x, 0),
-      with the same gradient (save in a window with NaN), but there are fewer numbers to compute, and the
-      large map is not kept.
+    - A Conv2d also does the ReLU that follows it in the same pass, and the MaxPool2d(2) after that; of small
+      maps only where nothing is recorded, so that in their graph each layer is an operation.
+    - Elsewhere a ReLU waits for the MaxPool2d that follows it. The largest of all max(x, 0) is
+      max(largest x, 0), with the same gradient (save in a window with NaN), but there are fewer numbers to
+      compute, and the large map is not kept.
 
     Positions, names and slices work: `net[0]`, `net["hidden"]`, `net[:2]` (which shares the modules and keeps
     their names), `net[-1] = Linear(100, 2)`.
@@ -48,12 +51,12 @@ class Sequential(Module):
         modules = deque(self._modules.values())
         while modules:
             module = modules.popleft()
-            if modules and _in_one_pass(module, modules[0], x):
-                relu = modules.popleft()
-                if pool := bool(modules) and _may_pool(module, relu, modules[0], x):
+            following = [*islice(modules, 2)]
+            if done := _done_in_one_pass(module, following, x):
+                x = module(x, relu=True, pool=done == 2)
+                for _ in range(done):
                     modules.popleft()
-                x = module(x, relu=True, pool=pool)
-            elif modules and _in_either_order(module, modules[0]):
+            elif following and _in_either_order(module, following[0]):
                 x = module(modules.popleft()(x))
             else:
                 x = module(x)
@@ -95,25 +98,24 @@ class Sequential(Module):
         return names[index]
 
 
-def _in_one_pass(module: Module, following: Module, x: Any) -> bool:
-    """Whether a convolution may do the ReLU after it in the same pass."""
-    return (
-        type(module) is Conv2d
-        and type(following) is ReLU
-        and isinstance(x, Tensor)
-        and _nobody_asks(module, following)
-        and not (here.state.recording and any(t.requires_grad for t in (x, *module.parameters())))
-    )
+def _done_in_one_pass(module: Module, following: list[Module], x: Any) -> int:
+    """How many of these a convolution does in its own pass: none, the ReLU, or also a MaxPool2d(2)."""
+    if type(module) is not Conv2d or not following or not isinstance(x, Tensor):
+        return 0
+    relu, *rest = following
+    if type(relu) is not ReLU or not _nobody_asks(module, relu):
+        return 0
+    recorded = here.state.recording and any(t.requires_grad for t in (x, *module.parameters()))
+    if recorded and x.data.size // module.in_channels * module.out_channels < LARGE:
+        return 0
+    if rest and _in_either_order(relu, rest[0]):
+        return 2 if _halves(rest[0]) and module.can_pool(x) else 0
+    return 1
 
 
-def _may_pool(module: Conv2d, relu: Module, following: Module, x: Tensor) -> bool:
-    """Whether the convolution may also do what follows its ReLU: a MaxPool2d(2), for which there is room."""
-    if type(following) is not MaxPool2d:
-        return False
-    p = following
-    options = (p.kernel_size, 2), (p.stride, 2), (p.padding, 0), (p.dilation, 1)
-    halves = not p.ceil_mode and all(given in (n, (n, n), [n, n]) for given, n in options)
-    return halves and _nobody_asks(relu, p) and module.can_pool(x)
+def _halves(pool: Any) -> bool:
+    options = (pool.kernel_size, 2), (pool.stride, 2), (pool.padding, 0), (pool.dilation, 1)
+    return not pool.ceil_mode and all(given in (n, (n, n), [n, n]) for given, n in options)
 
 
 def _in_either_order(module: Module, following: Module) -> bool:

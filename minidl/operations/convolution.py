@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
 from minidl import functional as F
 from minidl.errors import ShapeError
@@ -38,6 +38,12 @@ def _transposed(r: Draw) -> S:
     return S(x, weight, *bias, groups=groups, **options)
 
 
+def _torch(t: Any, *args: Any, relu: bool = False, pool: bool = False, **options: Any) -> Any:
+    """The same in PyTorch, one after the other."""
+    y = t.nn.functional.conv2d(*args, **options).clamp(min=0 if relu else -t.inf)
+    return t.nn.functional.max_pool2d(y, 2) if pool else y
+
+
 OPERATIONS = [
     Operation(
         "conv2d",
@@ -54,14 +60,11 @@ OPERATIONS = [
             S(r(0, 2, 4, 4), r(3, 2, 3, 3), r(3)),
             S(r(2, 3, 5, 4), r(4, 3, 3, 3), r(4), relu=True),
             S(r(1, 2, 6, 5), r(2, 1, 3, 2), r(2), stride=2, padding=1, groups=2, relu=True),
+            S(r(1, 1, 5, 4), r(16, 1, 2, 2), r(16), relu=True, pool=True),
         ],
         drawn=_convolved,
-        numpy=lambda *args, relu=False, **options: reference.conv2d(*args, **options).clip(
-            0 if relu else -np.inf, np.inf
-        ),
-        torch=lambda t, *args, relu=False, **options: t.nn.functional.conv2d(*args, **options).clamp(
-            min=0 if relu else -t.inf
-        ),
+        numpy=reference.conv2d,
+        torch=_torch,
         mistakes=(
             Mistake(
                 lambda: F.conv2d(zeros(1, 3, 5, 5), zeros(4, 2, 3, 3)),

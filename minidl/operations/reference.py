@@ -52,8 +52,10 @@ def conv2d(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    relu: bool = False,
+    pool: bool = False,
 ) -> np.ndarray:
-    """Each number of y: a filter times what it sees, added up."""
+    """Each number of y: a filter times what it sees, added up; then max(y, 0), and the largest of 2×2."""
     w, seen_in = _spread(_ungrouped(w, groups), dilation), _bordered(x, padding)
     found = {
         (i, j): np.einsum("nchw,ochw->no", seen_in[where], w)
@@ -61,7 +63,9 @@ def conv2d(
     }
     rows, cols = (1 + max(at) for at in zip(*found, strict=True))
     y = np.stack(list(found.values()), axis=-1).reshape(len(x), len(w), rows, cols)
-    return y if b is None else y + b.reshape(-1, 1, 1)
+    y = y if b is None else y + b.reshape(-1, 1, 1)
+    y = y.clip(0) if relu else y
+    return max_pool2d(y, 2) if pool else y
 
 
 def conv_transpose2d(

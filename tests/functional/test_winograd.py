@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl import Tensor, detect_anomaly, grad, no_grad
+from minidl import Tensor
 from minidl import functional as F
 from minidl.backend.im2col import Window
 from minidl.backend.threads import get_num_threads, set_num_threads
-from minidl.errors import AnomalyError, ShapeError
 from minidl.functional import convolution, im2col_conv, winograd
 
 
@@ -61,57 +60,6 @@ def check(n, c, o, h, w, padding, bound):
 )
 def test_any_shape(n, c, o, size, padding):
     check(n, c, o, *size, padding, 5e-6)
-
-
-@settings(max_examples=60)
-@given(
-    shape=st.tuples(*[st.integers(1, 5)] * 3, *[st.integers(2, 19)] * 2),
-    bias=st.booleans(),
-    relu=st.booleans(),
-    strip=st.integers(1, 400),
-    shared=st.booleans(),
-)
-def test_pooled_in_the_same_pass_is_pooled_afterwards(shape, bias, relu, strip, shared):
-    """To the bit."""
-    n, c, o, h, w = shape
-    x, weight, b = (a.astype(np.float32) for a in arrays(0, (n, c, h, w), (o, c, 3, 3), (o,)))
-    b[0] = np.nan
-    arguments = x, weight, b if bias else None, Window((3, 3), padding=(1, 1)), 1, relu
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "STRIP", strip)
-        patch.setattr(winograd, "FILTER_BYTES", 0 if shared else 1 << 20)
-        patch.setattr(winograd, "ROUND", strip)
-        patch.setattr(winograd, "PART", strip)
-        expected = F.max_pool2d(Tensor(winograd.conv2d(*arguments)), 2)
-        np.testing.assert_array_equal(winograd.conv2d(*arguments, pool=True), expected.numpy())
-
-
-def test_pooling_in_the_convolution_is_a_pooling_after_it(algorithm):
-    """Where something is recorded, other algorithms are chosen, or the map is too small, too."""
-    x, weight, b = (
-        Tensor(a.astype(np.float32), requires_grad=True)
-        for a in arrays(0, (4, 32, 9, 8), (32, 32, 3, 3), (32,))
-    )
-    for name in ("auto", "rows", "winograd"):
-        algorithm(name)
-        found = F.conv2d(x, weight, b, padding=1, relu=True, pool=True)
-        expected = F.max_pool2d(F.relu(F.conv2d(x, weight, b, padding=1)), 2)
-        np.testing.assert_array_equal(found.numpy(), expected.numpy())
-        gradients = [grad(y.sum(), [x, weight, b]) for y in (found, expected)]
-        for got, right in zip(*gradients, strict=True):
-            np.testing.assert_allclose(got.numpy(), right.numpy(), rtol=1e-4, atol=1e-4)
-        with no_grad():
-            found = F.conv2d(x, weight, b, padding=1, relu=True, pool=True)
-            np.testing.assert_array_equal(found.numpy(), expected.numpy())
-            with pytest.raises(ShapeError, match="window"):
-                F.conv2d(x[:, :, :3, :3], weight, b, relu=True, pool=True)
-
-
-def test_pooling_in_the_convolution_hides_no_nan():
-    x, weight = (Tensor(a.astype(np.float32)) for a in arrays(0, (4, 32, 9, 8), (32, 32, 3, 3)))
-    x.data[0, 0, 0, 0] = np.nan
-    with no_grad(), detect_anomaly(), pytest.raises(AnomalyError, match="Conv2d was given 1 NaN in its x"):
-        F.conv2d(x, weight, padding=1, pool=True)
 
 
 @pytest.mark.parametrize("size", range(1, 10))

@@ -8,6 +8,7 @@ import pytest
 import minidl as dl
 from minidl import Tensor, nn
 from minidl.errors import ShapeError
+from minidl.nn.container import LARGE
 
 # Each is built by the same words in both libraries, and fed an input of the shape.
 LAYERS = {
@@ -263,7 +264,8 @@ def test_a_convolution_does_relu_and_pooling_where_nobody_looks_between(size, ha
             np.testing.assert_array_equal(net(x).numpy(), expected)
         return seen
 
-    assert called() == [net[2]]  # recorded
+    large = expected.size * 4 >= LARGE
+    assert called() == ([] if large else [net[2]])  # recorded
     with dl.no_grad():
         assert called() == []
         for layer in net:
