@@ -46,9 +46,13 @@ def set_grad_enabled(enabled: bool) -> Iterator[None]:
         state.recording = before
 
 
-def no_grad() -> contextlib.AbstractContextManager[None]:
-    """Compute without recording: for evaluation, and for writing into parameters. Also a decorator."""
-    return set_grad_enabled(False)
+def no_grad(function: Any = None) -> Any:
+    """Compute without recording: for evaluation, and for writing into parameters.
+
+    `with no_grad():` for a block; `@no_grad()` or `@no_grad` for a function.
+    """
+    off = set_grad_enabled(False)
+    return off if function is None else off(function)
 
 
 def is_grad_enabled() -> bool:

@@ -20,6 +20,11 @@ from minidl.errors import ShapeError
 Pair = tuple[int, int]
 
 
+def is_integer(n: Any, least: int) -> bool:
+    """Whether n is an integer ≥ least; True and False are none."""
+    return isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= least
+
+
 def pair(value: Any, name: str, least: int) -> Pair:
     """An int for both axes or (vertical, horizontal), as two Python integers.
 
@@ -27,7 +32,7 @@ def pair(value: Any, name: str, least: int) -> Pair:
         ShapeError: it is neither, or smaller than `least`.
     """
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(both) != 2 or not all(isinstance(n, (int, np.integer)) and n >= least for n in both):
+    if len(both) != 2 or not all(is_integer(n, least) for n in both):
         raise ShapeError(f"{name} must be an integer ≥ {least} or a pair of them, got {value!r}")
     return int(both[0]), int(both[1])
 

@@ -15,12 +15,13 @@ import math
 import os
 import threading
 from collections import deque
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from minidl.backend.device import Array
+from minidl.backend.device import Array, array_module
 
 LARGE = 1 << 20  # bytes: smaller arrays the C library serves from memory it keeps itself
 KEEP = 1 << 30  # bytes kept at most, while nobody uses them
@@ -176,6 +177,15 @@ def empty(xp: Any, shape: tuple[int, ...], dtype: Any, like: Array | None = None
     if xp is not np or math.prod(shape) * np.dtype(dtype).itemsize < LARGE:
         return xp.empty(shape, dtype)
     return np.asarray(Loan(shape, dtype))
+
+
+def padded(x: Array, widths: Sequence[tuple[int, int]], value: float) -> Array:
+    """x with (before, after) elements of `value` added along each axis; in the order of x."""
+    shape = tuple(before + n + after for n, (before, after) in zip(x.shape, widths, strict=True))
+    y = empty(array_module(x), shape, x.dtype, like=x)
+    y[...] = value
+    y[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, widths, strict=True))] = x
+    return y
 
 
 def empty_channels_last(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ from minidl.backend import kernels
 from minidl.backend.blocks import ALONE, masked
 from minidl.backend.device import Array, array_module, device_of
 from minidl.backend.im2col import Pair, Window, sliding_windows
-from minidl.backend.memory import empty
+from minidl.backend.memory import empty, padded
 from minidl.backend.threads import parallel_for, scratch, split, strips
 
 PIECE_BYTES = {"cpu": 1 << 19, "gpu": 1 << 40}  # of one pixel of all windows, at a time
@@ -123,6 +123,13 @@ def for_each_piece(run: Callable[..., None], seen: Array, *maps: Array, picture:
         parallel_for(array_module(seen), piece, pieces)
 
 
+def smallest(dtype: np.dtype) -> Any:
+    """What no number of a type is below: −∞, the least integer, False."""
+    if dtype.kind == "f":
+        return -math.inf
+    return np.iinfo(dtype).min if dtype.kind in "iu" else False
+
+
 # Windows and their places
 
 
@@ -138,12 +145,7 @@ def windows_of(x: Array, window: Window, places: Pair, fill: float) -> Array:
     """What the windows see of x (N, C, H, W), and of a border of `fill` around it: (N, C, KH, KW, OH, OW)."""
     widths = list(zip(window.padding, overhang(window, x.shape[2:], places), strict=True))
     if any(map(any, widths)):
-        (top, bottom), (left, right) = widths
-        n, c, h, w = x.shape
-        bordered = empty(array_module(x), (n, c, top + h + bottom, left + w + right), x.dtype, like=x)
-        bordered[...] = fill
-        bordered[:, :, top : top + h, left : left + w] = x
-        x = bordered
+        x = padded(x, [(0, 0), (0, 0), *widths], fill)
     return sliding_windows(x, window, places)
 
 

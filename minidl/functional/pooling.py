@@ -16,6 +16,7 @@ from minidl.backend import pooling as work
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.backend.memory import empty, in_the_order_of
 from minidl.errors import ShapeError
+from minidl.functional.arithmetic import astype
 from minidl.functional.matmul import matmul
 from minidl.functional.reduction import mean
 from minidl.functional.shape import getitem, reshape
@@ -26,7 +27,7 @@ class MaxPool2d(Function):
     """y = max of each window        ∂L/∂x = ∂L/∂y at the pixel that was the largest, the first of several
 
     Which pixel that was, counted row by row in the window, is its switch: one byte for windows up to 16×16.
-    The border is −∞.  Shapes: (N, C, H, W) → (N, C, *places).
+    The border is −∞, or the smallest integer.  Shapes: (N, C, H, W) → (N, C, *places).
     """
 
     def __init__(self, window: Window, places: Pair, keep_switches: bool) -> None:
@@ -34,7 +35,7 @@ class MaxPool2d(Function):
 
     def forward(self, x: Array) -> Array:
         self.size = x.shape[2:]
-        seen = work.windows_of(x, self.window, self.places, -math.inf)
+        seen = work.windows_of(x, self.window, self.places, work.smallest(x.dtype))
         y = empty(array_module(x), (*x.shape[:2], *self.places), x.dtype, like=x)
         if self.keep_switches or self.needs_grad[0]:
             switches = work.first_pixels_inside(x, self.window, self.places)
@@ -139,6 +140,11 @@ def _check_maps(x: Tensor) -> None:
         raise ShapeError(f"expected feature maps of (N, C, H, W), got {x.shape}")
 
 
+def _as_floats(x: Tensor) -> Tensor:
+    """x, integers as float32: their means are none."""
+    return x if x.dtype.kind == "f" else astype(x, "float32")
+
+
 def pooling_window(
     x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> tuple[Window, Pair]:
@@ -180,7 +186,7 @@ def max_pool2d(
 
     Args:
         stride: the steps of the window; its own size by default.
-        padding: a border of −∞, at most half as wide as the window.
+        padding: a border of −∞ (of the smallest integer, of integers), at most half as wide as the window.
         ceil_mode: also take a last window that sticks out.
         return_indices: return (y, indices): where in its map each number was found, as h·W + w.
     """
@@ -265,7 +271,7 @@ def avg_pool2d(
             )
         )
         counts = down[:, None] * right
-    return AvgPool2d(window, places, counts)(x)
+    return AvgPool2d(window, places, counts)(_as_floats(x))
 
 
 def _counts(n: int, places: int, kernel: int, stride: int, padding: int, include_pad: bool) -> np.ndarray:
@@ -289,6 +295,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: int | tuple[int | None, int | No
         return x
     if size == (1, 1):
         return global_avg_pool2d(x)
+    x = _as_floats(x)
     down, right = (averaging_matrix(n, o, x) for n, o in zip(x.shape[2:], size, strict=True))
     return matmul(matmul(down, x), right.T)
 

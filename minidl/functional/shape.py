@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
+from minidl.backend.memory import padded
 from minidl.errors import ShapeError
 from minidl.functional.arithmetic import in_one_type
 from minidl.tensor import Tensor
@@ -135,7 +136,7 @@ class Pad(Function):
         self.widths, self.value = widths, value
 
     def forward(self, x: Array) -> Array:
-        return array_module(x).pad(x, self.widths, constant_values=self.value)
+        return padded(x, self.widths, self.value)
 
     def backward(self, dy: Tensor) -> Tensor:
         inside = zip(self.widths, dy.shape, strict=True)
@@ -239,9 +240,9 @@ def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """x with `widths[i]` = (before, after) elements of `value` added along axis i."""
-    if len(widths) != x.ndim:
+    if len(widths) != x.ndim or not all(np.shape(ends) == (2,) and min(ends) >= 0 for ends in widths):
         raise ShapeError(
-            f"pad needs (before, after) for each of the {x.ndim} axes of {x.shape}, got {len(widths)}"
+            f"pad needs (before, after), both ≥ 0, for each of the {x.ndim} axes of {x.shape}, got {widths}"
         )
     return Pad(widths, value)(x)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from minidl import functional as F
-from minidl.backend.im2col import Window, pair
-from minidl.errors import ShapeError
+from minidl.backend.im2col import Window
 from minidl.functional.convolution import can_pool
 from minidl.nn.linear import initialise, new_parameter
 from minidl.nn.module import Module
+from minidl.nn.options import check_counts, pairs
 from minidl.tensor import Tensor
 
 Pair = int | tuple[int, int]  # (vertical, horizontal), or one number for both
@@ -33,18 +31,17 @@ class _Convolution(Module):
         groups: int,
     ) -> None:
         super().__init__()
-        counts = {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}
-        for name, n in counts.items():
-            if not isinstance(n, (int, np.integer)) or n < 1:
-                raise ShapeError(f"{name} must be an integer ≥ 1, got {n!r}")
+        check_counts(self, in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"in_channels (={in_channels}) and out_channels (={out_channels}) "
                 f"must be divisible by groups (={groups})"
             )
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride = pair(kernel_size, "kernel_size", 1), pair(stride, "stride", 1)
-        self.padding, self.dilation = pair(padding, "padding", 0), pair(dilation, "dilation", 1)
+        self.kernel_size, self.stride, self.dilation = pairs(
+            self, 1, kernel_size=kernel_size, stride=stride, dilation=dilation
+        )
+        (self.padding,) = pairs(self, 0, padding=padding)
         self.groups = groups
 
     def describe(self) -> str:
@@ -136,7 +133,7 @@ class ConvTranspose2d(_Convolution):
         dilation: Pair = 1,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        self.output_padding = pair(output_padding, "output_padding", 0)
+        (self.output_padding,) = pairs(self, 0, output_padding=output_padding)
         self.weight = new_parameter(in_channels, out_channels // groups, *self.kernel_size)
         self.bias = new_parameter(out_channels) if bias else None
         initialise(self.weight, self.bias)

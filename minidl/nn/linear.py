@@ -9,6 +9,7 @@ import numpy as np
 from minidl import functional as F
 from minidl.nn import init
 from minidl.nn.module import Module
+from minidl.nn.options import check_counts
 from minidl.nn.parameter import Parameter
 from minidl.tensor import Tensor
 
@@ -36,6 +37,7 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
+        check_counts(self, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         self.weight = new_parameter(out_features, in_features)
         self.bias = new_parameter(out_features) if bias else None

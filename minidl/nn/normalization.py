@@ -7,6 +7,7 @@ import numpy as np
 from minidl import functional as F
 from minidl.errors import ShapeError
 from minidl.nn.module import Module
+from minidl.nn.options import check_counts
 from minidl.nn.parameter import Parameter
 from minidl.tensor import Tensor
 
@@ -32,6 +33,7 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
     ) -> None:
         super().__init__()
+        check_counts(self, num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
@@ -85,6 +87,7 @@ class LocalResponseNorm(Module):
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
+        check_counts(self, size=size)
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def forward(self, x: Tensor) -> Tensor:

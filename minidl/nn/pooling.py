@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidl import functional as F
 from minidl.nn.convolution import Pair
 from minidl.nn.module import Module
+from minidl.nn.options import check_counts, pairs
 from minidl.tensor import Tensor
 
 
@@ -22,6 +23,8 @@ class MaxPool2d(Module):
         super().__init__()
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
         self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+        pairs(self, 1, kernel_size=kernel_size, stride=self.stride, dilation=dilation)
+        pairs(self, 0, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(
@@ -54,6 +57,8 @@ class AvgPool2d(Module):
         super().__init__()
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
         self.padding, self.ceil_mode, self.count_include_pad = padding, ceil_mode, count_include_pad
+        pairs(self, 1, kernel_size=kernel_size, stride=self.stride)
+        pairs(self, 0, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(
@@ -74,6 +79,9 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: Pair) -> None:
         super().__init__()
+        for n in output_size if isinstance(output_size, (tuple, list)) else (output_size,):
+            if n is not None:  # which keeps an axis as it is
+                check_counts(self, output_size=n)
         self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:

@@ -343,7 +343,17 @@ OPERATIONS = [
             Mistake(
                 lambda: F.pad(zeros(2, 3), [(1, 1)]),
                 ShapeError,
-                "pad needs (before, after) for each of the 2 axes of (2, 3), got 1",
+                "pad needs (before, after), both ≥ 0, for each of the 2 axes of (2, 3), got [(1, 1)]",
+            ),
+            Mistake(
+                lambda: F.pad(zeros(2, 3), [(1, 1), (0, -1)]),
+                ShapeError,
+                "pad needs (before, after), both ≥ 0, for each of the 2 axes of (2, 3), got [(1, 1), (0, -1)]",
+            ),
+            Mistake(
+                lambda: F.pad(zeros(2, 3), (1, 1)),
+                ShapeError,
+                "pad needs (before, after), both ≥ 0, for each of the 2 axes of (2, 3), got (1, 1)",
             ),
         ),
     ),
