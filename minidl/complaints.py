@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from minidl.errors import DeviceError, GradientError
+from minidl.recording import here
 
 
 def about_inputs(function: Any, inputs: tuple[Any, ...]) -> None:
@@ -15,8 +18,35 @@ def about_inputs(function: Any, inputs: tuple[Any, ...]) -> None:
     about_devices(function.name, inputs)
 
 
-def unwrapped(name: str, x: Any) -> Exception:
-    return TypeError(f"{name} works on Tensors, got {type(x).__name__}: wrap it, Tensor(x)")
+def on_tensors(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """The operation; where it stumbles over what came instead of a Tensor, it says so."""
+
+    @functools.wraps(operation)
+    def call(*inputs: Any, **options: Any) -> Any:
+        try:
+            return operation(*inputs, **options)
+        except (AttributeError, TypeError):
+            about_arguments(operation, inputs, options)
+            raise
+
+    call.__module__ = "minidl.functional"  # where pickle finds it
+    return call
+
+
+def about_arguments(operation: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Raise TypeError if there is no Tensor where the signature of the operation wants one."""
+    kinds = operation.__annotations__
+    for argument, value in [*zip(kinds, inputs, strict=False), *options.items()]:
+        kind, call = kinds.get(argument, ""), here.state.call
+        several = kind == "Sequence[Tensor]" and isinstance(value, (list, tuple))
+        for x in value if several else (value,):
+            if "Tensor" in kind and not hasattr(x, "requires_grad") and not (x is None and "None" in kind):
+                place = f"{call.module().describe()}: " if call else ""
+                raise unwrapped(place + operation.__name__, x, "x" if several else argument) from None
+
+
+def unwrapped(name: str, x: Any, argument: str = "x") -> Exception:
+    return TypeError(f"{name} works on Tensors, got {type(x).__name__}: wrap it, Tensor({argument})")
 
 
 def about_devices(name: str, inputs: tuple[Any, ...]) -> None:
@@ -117,10 +147,11 @@ def no_float(tensor: Any) -> Exception:
     )
 
 
-def no_copy(tensor: Any) -> Exception:
-    return GradientError(
-        f"a tensor computed by {tensor.grad_fn.name} cannot be deep-copied, for its past would have to be "
-        "copied too: .detach() it, or copy the leaves and compute it anew"
+def refuse_copy(function: Any) -> Any:
+    """Raise what to do where copy.deepcopy, or pickle, comes upon the past of a tensor."""
+    raise GradientError(
+        f"a tensor computed by {function.name} can be neither deep-copied nor pickled, for its past would "
+        "have to go with it: .detach() it, or copy the leaves and compute it anew"
     )
 
 

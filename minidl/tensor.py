@@ -113,7 +113,7 @@ class Tensor:
         return tensor
 
     def shared_version(self) -> Any:
-        if self._version is _UNWRITTEN:
+        if self._version == _UNWRITTEN:
             self._version = [0]
         return self._version
 

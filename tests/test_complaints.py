@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from pieces import leaf
@@ -107,6 +109,55 @@ def test_a_function_without_backward():
 def test_functions_work_on_tensors(value, kind):
     with pytest.raises(TypeError, match=rf"Multiply works on Tensors, got {kind}: wrap it, Tensor\(x\)"):
         F.arithmetic.Multiply()(leaf(1), value)
+
+
+ONE, MAP = Tensor([1.0]), Tensor(np.ones((1, 1, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda x: F.conv2d(x, MAP), "conv2d|x"),
+        (lambda x: F.conv2d(MAP, x), "conv2d|weight"),
+        (lambda x: F.conv2d(MAP, MAP, bias=x), "conv2d|bias"),
+        (lambda x: F.max_pool2d(x, 2), "max_pool2d|x"),
+        (lambda x: F.batch_norm(MAP, ONE, x), "batch_norm|running_var"),
+        (lambda x: F.linear(x, Tensor([[1.0]])), "linear|x"),
+        (lambda x: F.cross_entropy(x, [0]), "cross_entropy|logits"),
+        (lambda x: F.softmax(x, dim=1), "softmax|x"),
+        (lambda x: F.relu(x), "relu|x"),
+        (lambda x: F.gelu(x=x), "gelu|x"),
+        (lambda x: F.argmax(x), "argmax|x"),
+        (lambda x: F.reshape(x, 1), "reshape|x"),
+        (lambda x: F.concatenate([ONE, x]), "concatenate|x"),
+        (lambda x: F.stack([x]), "stack|x"),
+    ],
+)
+@pytest.mark.parametrize("value", [[[1.0]], 2.0])
+def test_an_operation_names_what_came_instead_of_a_tensor(call, named, value):
+    name, argument = named.split("|")
+    kind = type(value).__name__
+    message = rf"^{name} works on Tensors, got {kind}: wrap it, Tensor\({argument}\)$"
+    with pytest.raises(TypeError, match=message):
+        call(value)
+
+
+@pytest.mark.parametrize("name", ["argmax", "gelu", "global_max_pool2d", "nll_loss"])
+def test_an_operation_on_an_array_that_nobody_wrapped(name):
+    message = rf"^{name} works on Tensors, got ndarray: wrap it, Tensor\((x|log_probabilities)\)$"
+    with pytest.raises(TypeError, match=message):
+        getattr(F, name)(np.ones((1, 1, 2, 2)), *[[[[0, 0], [0, 0]]]][: name == "nll_loss"])
+
+
+def test_other_errors_of_an_operation_come_through():
+    with pytest.raises(TypeError, match=r"conv2d\(\) missing 1 required positional argument: 'weight'"):
+        F.conv2d(MAP)
+    with pytest.raises(TypeError, match="'<=' not supported between instances of 'int' and 'str'"):
+        F.unsqueeze(ONE, "0")
+
+
+def test_an_operation_can_be_pickled():
+    assert pickle.loads(pickle.dumps(F.conv2d)) is F.conv2d
 
 
 def test_who_calls_apply_is_told_how_it_is_done_here():

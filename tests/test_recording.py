@@ -81,6 +81,18 @@ def test_no_grad_is_a_decorator_and_survives_errors():
     assert dl.is_grad_enabled()
 
 
+def test_no_grad_is_a_decorator_without_parentheses_too():
+    @dl.no_grad
+    def double(x):
+        """Twice x."""
+        return x * 2.0
+
+    assert (double.__name__, double.__doc__) == ("double", "Twice x.")
+    for _ in range(2):
+        assert not double(x=leaf(1)).requires_grad
+        assert dl.is_grad_enabled()
+
+
 def test_no_grad_holds_in_its_own_thread_only():
     with dl.no_grad(), ThreadPoolExecutor(1) as pool:
         assert pool.submit(dl.is_grad_enabled).result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import pickle
 
 import numpy as np
 import pytest
@@ -70,6 +71,51 @@ def test_arrays_out_of_tensors():
     assert np.asarray(x).dtype == np.float32
     assert np.asarray(x, dtype="float64").tolist() == [1, 2]
     assert not np.shares_memory(np.array(x), x.data)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "squeeze"])
+@pytest.mark.parametrize("axis", [None, 0])
+def test_a_function_of_numpy_is_ours_where_there_is_one(name, axis):
+    x = Tensor(np.array([[1.0, 5.0, 2.0]]), requires_grad=True)
+    y = getattr(np, name)(x, axis=axis)
+    assert isinstance(y, Tensor)
+    assert y.grad_fn is not None
+    np.testing.assert_array_equal(y.numpy(), getattr(np, name)(x.numpy(), axis=axis))
+
+
+@pytest.mark.parametrize("join", [np.concatenate, np.stack])
+def test_numpy_joins_tensors_and_their_pasts(join):
+    a, b = (Tensor(np.full((1, 2), value), requires_grad=True) for value in (1.0, 2.0))
+    y = join([a, b], axis=1)
+    np.testing.assert_array_equal(y.numpy(), join([a.numpy(), b.numpy()], axis=1))
+    (y * y).sum().backward()
+    assert (a.grad.tolist(), b.grad.tolist()) == ([[2, 2]], [[4, 4]])
+    with pytest.raises(TypeError, match=f"{join.__name__} works on Tensors, got ndarray: wrap it"):
+        join([a, b.numpy()])
+
+
+def test_other_functions_of_numpy_get_arrays():
+    x = Tensor(np.array([[1.0, 3.0]]), requires_grad=True)
+    for y in (np.var(x), np.std(x), np.prod(x) - 2, np.where(x > 2, x, 1)[0, 0], np.argmax(x)):
+        assert isinstance(y, np.generic)
+        assert y == 1
+    assert np.size(x) == 2
+    assert np.allclose(x, [x, x])
+    assert np.vstack([x, x.numpy()]).tolist() == [[1, 3], [1, 3]]
+
+
+@pytest.mark.parametrize("make", ["tensor", "as_tensor", "from_dlpack"])
+def test_pytorch_takes_a_tensor_as_it_does_an_array(make):
+    torch = pytest.importorskip("torch")
+    map_ = np.arange(24.0).reshape(1, 2, 3, 4).transpose(0, 3, 1, 2)
+    for array in (np.float32(1.5), np.ones(3, "float16"), np.array([1, 2]), np.array([True]), map_):
+        x = Tensor(array)
+        theirs = getattr(torch, make)(x)
+        assert theirs.dtype == torch.as_tensor(np.asarray(array)).dtype
+        np.testing.assert_array_equal(theirs.numpy(), array)
+        assert np.shares_memory(theirs.numpy(), x.data) == (make != "tensor")
+    x = Tensor([1.0], requires_grad=True)
+    assert getattr(torch, make)(x * 2.0).tolist() == [2]
 
 
 @pytest.mark.parametrize(
@@ -167,15 +213,26 @@ def test_a_leaf_can_be_deep_copied():
     assert (x.tolist(), x.grad.tolist(), x._version[0]) == ([1, 1], [3, 4], 0)
 
 
-def test_a_tensor_with_a_past_cannot_be_deep_copied():
+def test_a_tensor_with_a_past_can_be_neither_deep_copied_nor_pickled():
     y = F.exp(Tensor([1.0], requires_grad=True))
     message = (
-        r"a tensor computed by Exp cannot be deep-copied, for its past would have to be copied too: "
-        r"\.detach\(\) it, or copy the leaves and compute it anew"
+        r"a tensor computed by Exp can be neither deep-copied nor pickled, for its past would "
+        r"have to go with it: \.detach\(\) it, or copy the leaves and compute it anew"
     )
-    with pytest.raises(GradientError, match=message):
-        copy.deepcopy({"y": y})
+    for refused in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(GradientError, match=message):
+            refused({"y": y})
+        with pytest.raises(GradientError, match=message):
+            refused(y.grad_fn)
     assert copy.deepcopy(y.detach()).tolist() == y.tolist()
+    assert copy.copy(y).grad_fn is y.grad_fn
+
+
+def test_a_leaf_can_be_pickled():
+    x, y = pickle.loads(pickle.dumps([nn.Parameter(np.ones(2, "float32")), Tensor([3.0])]))
+    assert (type(x), x.requires_grad, x.tolist()) == (nn.Parameter, True, [1, 1])
+    y += 1.0
+    assert (y.tolist(), y._version[0]) == ([4], 1)
 
 
 def test_properties_and_methods_reach_the_operations():
@@ -254,7 +311,7 @@ def test_moving_to_the_same_device_is_nothing():
     ],
 )
 def test_arrays_where_tensors_belong(call):
-    with pytest.raises(TypeError, match=r"got ndarray: wrap it, Tensor\(x\)|wrap them, Tensor\(x\)"):
+    with pytest.raises(TypeError, match=r"got ndarray: wrap it, Tensor\((x|logits)\)"):
         call()
 
 

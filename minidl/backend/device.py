@@ -22,8 +22,7 @@ def array_module(x: Array) -> Any:
     if isinstance(x, (np.ndarray, np.generic)):
         return np
     if not hasattr(x, "__cuda_array_interface__"):
-        hint = ": NumPy arrays were given, wrap them, Tensor(x)" if isinstance(x, memoryview) else ""
-        raise TypeError(f"expected a Tensor, or an array of NumPy or CuPy, got {type(x).__name__}{hint}")
+        raise TypeError(f"expected an array of NumPy or CuPy, got {type(x).__name__}")
     return _cupy()
 
 

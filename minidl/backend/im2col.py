@@ -22,7 +22,7 @@ Pair = tuple[int, int]
 
 def is_integer(n: Any, least: int) -> bool:
     """Whether n is an integer ≥ least; True and False are none."""
-    return isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= least
+    return isinstance(n, (int, np.integer)) and not isinstance(n, bool) and int(n) >= least
 
 
 def pair(value: Any, name: str, least: int) -> Pair:

@@ -1,5 +1,6 @@
 """The operations. Each is a Function with forward and backward side by side, and a function that calls it."""
 
+from minidl import complaints
 from minidl.functional import methods  # noqa: F401  (binds the operators of Tensor)
 from minidl.functional.activation import (
     gelu,
@@ -137,3 +138,6 @@ __all__ = [
     "var",
     "where",
 ]
+
+for _name in __all__:
+    globals()[_name] = complaints.on_tensors(globals()[_name])

@@ -262,9 +262,6 @@ def in_one_type(*xs: Tensor) -> Sequence[Tensor]:
 
     So the conversion is part of the graph, and each gets its gradient in its own type.
     """
-    for x in xs:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"expected Tensors, got {type(x).__name__}: wrap it, Tensor(x)")
     floats = {x.dtype for x in xs if x.dtype.kind == "f"}
     if not floats or len({x.dtype for x in xs}) == 1:
         return xs

@@ -5,7 +5,6 @@ They are bound here, from above, so that `tensor.py` need not know the operation
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ def write(x: Tensor, index: Any, value: Any) -> Tensor:
 
 
 def _setitem(x: Tensor, index: Any, value: Any) -> None:
-    write(x, shape.plain_index(index), value)
+    write(x, shape.plain(index), value)
 
 
 def _in_place(operation: Any) -> Any:
@@ -72,13 +71,16 @@ for _name, _operation in _OPERATORS.items():
     setattr(Tensor, _name.replace("__", "__i", 1), _in_place(_operation))
 
 
-def _deepcopy(x: Tensor, memo: dict[int, Any]) -> Tensor:
-    """A leaf of its own, for copy.deepcopy. Raises GradientError for a tensor with a past."""
-    if x.grad_fn is not None:
-        raise complaints.no_copy(x)
-    memo[id(x)] = twin = copy.copy(x)
-    twin.data, twin.grad, twin._version = copy.deepcopy((x.data, x.grad, x._version), memo)
-    return twin
+_OWN: Any = reduction.sum, reduction.mean, reduction.max, reduction.min
+_OWN += shape.concatenate, shape.stack, shape.squeeze
+_OF_NUMPY = {getattr(np, operation.__name__): complaints.on_tensors(operation) for operation in _OWN}
+
+
+def _array_function(x: Tensor, function: Any, types: Any, inputs: Any, options: dict[str, Any]) -> Any:
+    """np.mean(x) is mean(x), with its gradient; functions that are none of ours get plain arrays."""
+    if function in _OF_NUMPY:
+        return _OF_NUMPY[function](*inputs, **options)
+    return function(*shape.plain(inputs), **{name: shape.plain(value) for name, value in options.items()})
 
 
 def _length(x: Tensor) -> int:
@@ -94,7 +96,9 @@ def _format(x: Tensor, spec: str) -> str:
 
 _METHODS = {
     "__format__": _format,
-    "__deepcopy__": _deepcopy,
+    "__array_function__": _array_function,
+    "__dlpack__": lambda x, **options: x.data.__dlpack__(**options),  # PyTorch and others take it by these
+    "__dlpack_device__": lambda x: x.data.__dlpack_device__(),
     "__len__": _length,
     "__iter__": lambda x: (x[i] for i in range(len(x))),
     "__float__": lambda x: float(x.item()),
@@ -144,4 +148,5 @@ _METHODS = {
 }
 for _name, _operation in _METHODS.items():
     setattr(Tensor, _name, _operation)
+autograd.Function.__reduce__ = complaints.refuse_copy  # type: ignore[method-assign, assignment]
 Tensor.T = property(lambda x: shape.permute(x, tuple(range(x.ndim))[::-1]))  # type: ignore[attr-defined]

@@ -150,11 +150,13 @@ def positive_axis(axis: int, ndim: int) -> int:
     return axis % ndim
 
 
-def plain_index(index: Any) -> Any:
-    """An index as NumPy and CuPy take it: each Tensor in it by its array."""
-    if isinstance(index, tuple):
-        return tuple(map(plain_index, index))
-    return index.data if isinstance(index, Tensor) else index
+def plain(value: Any) -> Any:
+    """An index or other argument as NumPy and CuPy take it: each Tensor in it by its array."""
+    if isinstance(value, tuple):
+        return tuple(map(plain, value))
+    if isinstance(value, list):
+        return [*map(plain, value)]
+    return value.data if isinstance(value, Tensor) else value
 
 
 def _dims(shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -211,12 +213,12 @@ def broadcast_to(x: Tensor, *shape: Any) -> Tensor:
 
 def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index] as in NumPy: integers, slices, None, ..., integer arrays and boolean masks."""
-    return Index(plain_index(index))(x)
+    return Index(plain(index))(x)
 
 
 def concatenate(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Several tensors joined along an axis that they have."""
-    if not xs:
+    if not len(xs):
         raise ShapeError("concatenate joins one tensor or more, got none")
     axis = positive_axis(axis, xs[0].ndim)
     try:
@@ -230,7 +232,7 @@ def concatenate(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Several tensors of one shape joined along a new axis."""
-    if not xs:
+    if not len(xs):
         raise ShapeError("stack joins one tensor or more, got none")
     if len({x.shape for x in xs}) > 1:
         raise ShapeError(f"cannot stack {', '.join(str(x.shape) for x in xs)}: the shapes must be equal")

@@ -35,11 +35,10 @@ OPERATIONS = [
         "relu",
         lambda x: np.maximum(x, 0),
         lambda t, x: x.relu(),
-        "ReLU",
         kinks=(Kink(S(np.array([-1.0, 0.0, 1.0])), ([0, 0, 1],)),),
     ),
     unary("softplus", lambda x: np.log1p(np.exp(x)), lambda t, x: t.nn.functional.softplus(x)),
-    unary("gelu", lambda x: x * 0.5 * (1 + _erf(x / 2**0.5)), lambda t, x: t.nn.functional.gelu(x), "Erf"),
+    unary("gelu", lambda x: x * 0.5 * (1 + _erf(x / 2**0.5)), lambda t, x: t.nn.functional.gelu(x)),
     Operation(
         "leaky_relu",
         F.leaky_relu,
@@ -47,7 +46,7 @@ OPERATIONS = [
         drawn=lambda r: S(r(*r.shape()), **r.options(negative_slope=(0.25, 0.0, -0.5, 2.0))),
         numpy=lambda x, negative_slope=0.01: np.where(x > 0, x, negative_slope * x),
         torch=lambda t, x, negative_slope=0.01: t.nn.functional.leaky_relu(x, negative_slope),
-        mistakes=no_tensor("leaky_relu", "LeakyReLU"),
+        mistakes=no_tensor("leaky_relu"),
         kinks=(Kink(S(np.array([-1.0, 0.0, 1.0]), 0.25), ([0.25, 0.25, 1],)),),
     ),
     Operation(

@@ -29,7 +29,6 @@ def unary(
     name: str,
     numpy: Callable,
     torch: Callable,
-    function: str = "",
     draw: str = "__call__",
     kinks: tuple[Kink, ...] = (),
 ) -> Operation:
@@ -41,14 +40,14 @@ def unary(
         drawn=lambda r: S(getattr(r, draw)(*r.shape())),
         numpy=numpy,
         torch=torch,
-        mistakes=no_tensor(name, function or name.capitalize()),
+        mistakes=no_tensor(name),
         kinks=kinks,
     )
 
 
-def no_tensor(name: str, function: str) -> tuple[Mistake, ...]:
-    """What the Function says to an array that nobody wrapped."""
-    message = f"{function} works on Tensors, got ndarray: wrap it, Tensor(x)"
+def no_tensor(name: str) -> tuple[Mistake, ...]:
+    """What the operation says to an array that nobody wrapped."""
+    message = f"{name} works on Tensors, got ndarray: wrap it, Tensor(x)"
     return (Mistake(lambda: getattr(F, name)(np.ones(2)), TypeError, message),)
 
 
@@ -186,9 +185,7 @@ OPERATIONS = [
         note="∂²/∂x∂a at a = 0 is 1/x, as differences show; PyTorch, which sets a xᵃ⁻¹ to 0 there, has 0",
     ),
     unary("negative", np.negative, lambda t, x: -x),
-    unary(
-        "absolute", np.abs, lambda t, x: x.abs(), "Abs", kinks=(Kink(S(np.array([-1.0, 0.0])), ([-1, 0],)),)
-    ),
+    unary("absolute", np.abs, lambda t, x: x.abs(), kinks=(Kink(S(np.array([-1.0, 0.0])), ([-1, 0],)),)),
     unary("exp", np.exp, lambda t, x: x.exp()),
     unary("log", np.log, lambda t, x: x.log(), draw="positive"),
     unary("sqrt", np.sqrt, lambda t, x: x.sqrt(), draw="positive"),
@@ -205,7 +202,7 @@ OPERATIONS = [
         drawn=_clipped,
         numpy=lambda x, low=None, high=None: np.clip(x, low, high),
         torch=lambda t, x, low=None, high=None: t.clip(x, low, high),
-        mistakes=no_tensor("clip", "Clip"),
+        mistakes=no_tensor("clip"),
         # The limits belong to the inside.
         kinks=(Kink(S(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), -1.0, 1.0), ([0, 1, 1, 1, 0],)),),
     ),

@@ -126,6 +126,20 @@ def test_a_network_keeps_them_so(recording):
         assert parameter.grad is None or parameter.grad.data.flags.c_contiguous
 
 
+def test_a_border_keeps_the_order():
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    widths = [(0, 1), (2, 0), (1, 1), (0, 3)]
+    expected = np.pad(x, widths, constant_values=1.5)
+    for given in (x, turned(x)):
+        leaf = Tensor(given, requires_grad=True)
+        y = F.pad(leaf, widths, value=1.5)
+        assert channels_last(y.data) == channels_last(given)
+        np.testing.assert_array_equal(y.numpy(), expected)
+        y.sum().backward()
+        np.testing.assert_array_equal(leaf.grad.numpy(), np.ones(x.shape))
+        assert channels_last(F.local_response_norm(leaf, 3).data) == channels_last(given)
+
+
 def test_a_leaf_has_a_contiguous_gradient():
     x = Tensor(turned(np.ones((2, 32, 32, 32), np.float32)), requires_grad=True)
     (F.relu(F.conv2d(x, Tensor(np.ones((32, 32, 3, 3), np.float32)), padding=1))).sum().backward()

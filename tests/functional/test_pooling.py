@@ -148,6 +148,28 @@ def test_where_all_is_minus_infinity_the_gradient_still_lands_on_the_picture():
     assert x.grad.numpy().tolist() == [[[[1, 1], [1, 1]]]]
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int64", "bool", "float16"])
+@pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 3, "ceil_mode": True}])
+def test_a_border_is_below_every_number_of_a_type(dtype, options):
+    lowest = {"f": -np.inf, "b": False}.get(np.dtype(dtype).kind)
+    x = np.full((1, 1, 4, 4), np.iinfo(dtype).min if lowest is None else lowest, dtype)
+    x[0, 0, 2, 2] += True
+    y, indices = max_pool2d(Tensor(x), 2, return_indices=True, **options)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y.numpy().ravel(), x.ravel()[indices.numpy().ravel()])
+    np.testing.assert_array_equal(y.numpy(), max_pool2d(Tensor(x), 2, **options).numpy())
+    np.testing.assert_array_equal(y.numpy(), max_pool2d(Tensor(x.astype(float)), 2, **options).numpy())
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])
+@pytest.mark.parametrize("pool", [lambda x: avg_pool2d(x, 3, padding=1), lambda x: adaptive_avg_pool2d(x, 3)])
+def test_means_of_integers_are_float32(pool, dtype):
+    x = (np.arange(16).reshape(1, 1, 4, 4) % 3).astype(dtype)
+    y = pool(Tensor(x))
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y.numpy(), pool(Tensor(x.astype(np.float32))).numpy())
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_an_infinite_gradient_stays_where_it_belongs(stride):
     x = Tensor(np.array([[[[-1.0, 4.0, 3.0], [1.0, 0.0, 2.0]]]]), requires_grad=True)

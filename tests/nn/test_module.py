@@ -355,10 +355,20 @@ def test_a_shape_error_of_a_forward_names_its_own_module():
 @pytest.mark.parametrize(("x", "kind"), [([[1.0]], "list"), (None, "NoneType"), (1.0, "float")])
 @pytest.mark.parametrize("recording", [True, False])
 def test_a_layer_says_what_came_instead_of_a_tensor(layer, described, x, kind, recording):
-    message = f"{described} works on Tensors, got {kind}: wrap it, Tensor(x)"
+    message = rf"^{re.escape(described)}(: \w+)? works on Tensors, got {kind}: wrap it, Tensor\(x\)$"
     for call in (layer, nn.Sequential(nn.Sequential(layer)), lambda x: layer(x=x)):
-        with dl.set_grad_enabled(recording), pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        with dl.set_grad_enabled(recording), pytest.raises(TypeError, match=message):
             call(x)
+
+
+def test_an_operation_in_a_forward_names_the_module_it_is_in():
+    class Net(nn.Module):
+        def forward(self, x):
+            return dl.functional.conv2d(x, [[1.0]])
+
+    message = r"^Net: conv2d works on Tensors, got list: wrap it, Tensor\(weight\)$"
+    with pytest.raises(TypeError, match=message):
+        nn.Sequential(Net())(Tensor(np.ones((1, 1, 3, 3))))
 
 
 def test_other_mistakes_of_a_forward_stay_as_they_are():
