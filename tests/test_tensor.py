@@ -226,6 +226,9 @@ def test_a_tensor_with_a_past_can_be_neither_deep_copied_nor_pickled():
             refused(y.grad_fn)
     assert copy.deepcopy(y.detach()).tolist() == y.tolist()
     assert copy.copy(y).grad_fn is y.grad_fn
+    uncalled = F.arithmetic.Clip(0.0, 1.0)
+    for again in (copy.deepcopy(uncalled), pickle.loads(pickle.dumps(uncalled))):
+        assert again(Tensor([2.0])).tolist() == [1]
 
 
 def test_a_leaf_can_be_pickled():
