@@ -151,8 +151,8 @@ def state_to_copy(function: Any) -> Any:
     """What copy.deepcopy and pickle take of a Function. Raise GradientError if it is the past of a tensor."""
     if hasattr(function, "edges"):
         raise GradientError(
-            f"a tensor computed by {function.name} can be neither deep-copied nor pickled, for its past would "
-            "have to go with it: .detach() it, or copy the leaves and compute it anew"
+            f"a tensor computed by {function.name} can be neither deep-copied nor pickled, for its past "
+            "would have to go with it: .detach() it, or copy the leaves and compute it anew"
         )
     return vars(function)
 

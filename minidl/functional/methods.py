@@ -148,5 +148,5 @@ _METHODS = {
 }
 for _name, _operation in _METHODS.items():
     setattr(Tensor, _name, _operation)
-autograd.Function.__getstate__ = complaints.state_to_copy  # type: ignore[method-assign]
+autograd.Function.__getstate__ = complaints.state_to_copy  # type: ignore[method-assign, assignment]
 Tensor.T = property(lambda x: shape.permute(x, tuple(range(x.ndim))[::-1]))  # type: ignore[attr-defined]
