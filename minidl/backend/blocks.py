@@ -141,7 +141,7 @@ def for_each_block(run: Callable[..., Any], *arrays: Any) -> None:
     if product is not None:
         parallel_for(xp, run_rows, product.pieces())
     elif arrays[0].size <= BLOCK["cpu"]:
-        run(*arrays)
+        run(*(arrays if arrays[-1].flags.c_contiguous else in_memory_order(*arrays)))
     elif arrays[0].size <= ALONE:
         for block in blocks(*in_memory_order(*arrays)):
             run(*block)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidl.backend.device import Array, array_module
-from minidl.backend.memory import in_memory_order
 from minidl.backend.threads import scratch
 from minidl.errors import require
 
@@ -37,7 +36,6 @@ def erf(x: Array, out: Array) -> Array:
     """
     if array_module(x) is not np:
         return require("cupyx.scipy.special", "gpu12").erf(x, out)
-    x, y = in_memory_order(x, out)
     p, q = _coefficients(degree=10, end=3.5) if x.itemsize > 4 else _coefficients(degree=3, end=2.5)
     inside, square, v, divisor = (row.reshape(x.shape) for row in scratch(np, "erf", (4, x.size), np.float64))
     np.clip(x, -END, END, out=inside, casting="same_kind")
@@ -46,8 +44,7 @@ def erf(x: Array, out: Array) -> Array:
     v /= _polynomial(q, square, divisor)
     v *= inside
     v += inside
-    np.tanh(v, out=y, casting="same_kind")
-    return out
+    return np.tanh(v, out=out, casting="same_kind")
 
 
 def _polynomial(coefficients: list[float], x: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -77,7 +77,9 @@ class Power(Function):
     """
 
     def forward(self, x: Array, a: Array) -> Array:
-        z = x**a
+        # A square, a root and 1/x are each faster than a power, and NumPy sees them if a is Python's number.
+        self.number = a.item() if isinstance(a, np.ndarray) and a.ndim == 0 else None
+        z = x ** (a if self.number is None else self.number)
         self.save(x=x, a=a, output=z if self.needs_grad[1] else None)
         return z
 
@@ -85,7 +87,8 @@ class Power(Function):
         x, a, z = self.saved
         dx = da = None
         if self.needs_grad[0]:
-            dx = dz * a * x ** where((x == 0) & (a == 0), 1.0, a - 1.0)
+            less = a - 1.0 if self.number else where((x == 0) & (a == 0), 1.0, a - 1.0)
+            dx = dz * a * x**less
         if self.needs_grad[1]:
             da = dz * z * log(where((x == 0) & (a >= 0), 1.0, x))
         return dx, da
