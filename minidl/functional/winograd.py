@@ -188,7 +188,7 @@ def _filtered(x: np.ndarray, u: np.ndarray, padding: Pair, epilogue: Epilogue) -
         parallel_for(np, transform_output, after)
 
     if u.nbytes <= FILTER_BYTES:
-        pieces = tiles_of(epilogue.shape, STRIP // (c + o), pieces=2)
+        pieces = tiles_of(epilogue.shape, STRIP // (c + o), pieces=4)
         parallel_for(np, strip, [(here,) for here in pieces])
     else:
         for here in tiles_of(epilogue.shape, ROUND):
@@ -205,7 +205,7 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
 def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
     """∂L/∂U (6, 6, O, C) of few channels: sums over an eighth of the strips each, and the sum of these."""
     c, o = x.shape[1], y.shape[1]
-    strips = tiles_of(y.shape, STRIP // (c + o), pieces=2)
+    strips = tiles_of(y.shape, STRIP // (c + o), pieces=4)
     shares = [strips[part] for part in split(len(strips), -(-len(strips) // SUMS))]
     sums = scratch(np, "du", (len(shares), 6, 6, o, c), np.float32)
 
