@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backend.blocks import positive_part
-from minidl.backend.memory import empty_channels_last
+from minidl.backend.memory import empty
 from minidl.backend.pooling import largest, largest_and_where
 from minidl.backend.threads import scratch
 
@@ -37,40 +37,33 @@ class Epilogue:
         dtype: Any = np.float32,
     ) -> None:
         n, o, h, w = shape
-        size = (n, o, h // 2, w // 2) if pool else (n, o, h, w)
+        size = (n, h // 2, w // 2, o) if pool else (n, h, w, o)
         self.shape, self.bias, self.relu, self.pool = shape, bias, relu, pool
-        self.y = empty_channels_last(size, dtype)
-        self.switches = empty_channels_last(size, np.uint8) if switches else None
+        self._lines = empty(np, size, dtype)
+        self._switches = empty(np, size, np.uint8) if switches else None
+        self.y = self._lines.transpose(0, 3, 1, 2)
+        self.switches = None if self._switches is None else self._switches.transpose(0, 3, 1, 2)
 
     def lines(self, pictures: slice, rows: slice, width: int) -> np.ndarray:
         """Where to put these rows of x ⋆ w, as (n, rows, width, O): their place in y, or scratch memory.
 
         They may reach beyond y, to the right and below.
         """
-        place = self.y.transpose(0, 2, 3, 1)[pictures, rows]
+        place = self._lines[pictures, rows]
         shape = (len(place), rows.stop - rows.start, width, place.shape[3])
         return place if not self.pool and place.shape == shape else scratch(np, "y", shape, place.dtype)
 
     def finish(self, lines: np.ndarray, pictures: slice, rows: slice) -> None:
         """Do what there is to do to these lines. Where they are pooled the rows begin with an even one."""
+        self._add_bias(lines)
         if self.pool:
             rows = slice(rows.start // 2, rows.stop // 2)
-        place = self.y.transpose(0, 2, 3, 1)[pictures, rows]
-        if self.switches is not None:
-            self._add_bias(lines)
-            switches = self.switches.transpose(0, 2, 3, 1)[pictures, rows]
-            switches[...] = 0
-            largest_and_where(_windows(lines, place.shape), place, switches)
-            if self.relu:
-                switches |= (place > 0).view(np.uint8) - np.uint8(1)  # 0 where it is, else all bits
-                positive_part(place, out=place)
-            return
-        if self.pool:
-            largest(_windows(lines, place.shape), place)
-            lines = place  # the bias comes later: rounding does not change which is the largest
-        self._add_bias(lines)
+            lines = self._pool(lines, pictures, rows)
         if self.relu:
             positive_part(lines, out=lines)
+            if self._switches is not None:
+                self._switches[pictures, rows] |= (lines > 0).view(np.uint8) - np.uint8(1)  # 0, or all bits
+        place = self._lines[pictures, rows]
         if lines.shape != place.shape:
             place[...] = lines[:, : place.shape[1], : place.shape[2]]
 
@@ -80,8 +73,15 @@ class Epilogue:
             lines = lines.reshape(n, height, width * o)  # for long loops within NumPy
             lines += np.tile(self.bias, width)
 
-
-def _windows(lines: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """What the 2×2 windows see of these lines, for `shape` (n, h, w, O): (n, h, 2, 2, w, O)."""
-    n, h, w, o = shape
-    return lines[:, : 2 * h, : 2 * w].reshape(n, h, 2, w, 2, o).swapaxes(3, 4)
+    def _pool(self, lines: np.ndarray, pictures: slice, rows: slice) -> np.ndarray:
+        """The largest of each 2×2, in its place in y."""
+        y = self._lines[pictures, rows]
+        n, h, w, o = y.shape
+        seen = lines[:, : 2 * h, : 2 * w].reshape(n, h, 2, w, 2, o).swapaxes(3, 4)
+        if self._switches is None:
+            largest(seen, y)
+        else:
+            switches = self._switches[pictures, rows]
+            switches[...] = 0
+            largest_and_where(seen, y, switches)
+        return y
