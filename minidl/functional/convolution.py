@@ -219,8 +219,9 @@ def can_pool(window: Window, groups: int, *operands: Tensor) -> bool:
     x, weight = (operand.data for operand in operands[:2])
     if here.state.anomaly or {operand.device for operand in operands} != {"cpu"} or x.ndim != 4:
         return False
-    if any(n + 2 * p <= e for n, p, e in zip(x.shape[2:], window.padding, window.extent, strict=True)):
-        return False  # y would have less than 2×2 pixels
+    sides = zip(x.shape[2:], window.padding, window.extent, window.stride, strict=True)
+    if any(n + 2 * p - e < step for n, p, e, step in sides):
+        return False  # y would have less than 2×2 pixels, and the one to complain is the pooling
     work = _algorithm_for(x, weight, window, groups)
     return work is winograd or (work is row_conv and row_conv.can_finish(x, weight, window, groups))
 

@@ -119,6 +119,19 @@ def test_too_small_a_map_is_the_poolings_complaint():
         F.conv2d(x[:, :, :2, :2], weight, relu=True, pool=True)
 
 
+@pytest.mark.parametrize("stride", [2, 3, (1, 2), (3, 1)])
+@pytest.mark.parametrize("size", [(4, 4), (4, 7), (9, 4)])
+def test_steps_that_leave_one_line_are_the_poolings_complaint_too(stride, size):
+    x, weight = (Tensor(a) for a in arrays((1, 3, *size), (16, 3, 3, 3)))
+    y = F.conv2d(x, weight, stride=stride)
+    if min(y.shape[2:]) < 2:
+        with pytest.raises(ShapeError, match="a window of 2×2 does not fit"):
+            F.conv2d(x, weight, stride=stride, relu=True, pool=True)
+    else:
+        found = F.conv2d(x, weight, stride=stride, relu=True, pool=True)
+        np.testing.assert_array_equal(found.numpy(), F.relu(F.max_pool2d(y, 2)).numpy())
+
+
 def test_it_hides_no_nan():
     x, weight = (Tensor(a) for a in arrays((4, 32, 9, 8), (32, 32, 3, 3)))
     x.data[0, 0, 0, 0] = np.nan
