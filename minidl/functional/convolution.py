@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from types import ModuleType
 
+import numpy as np
+
 from minidl.autograd import Function
 from minidl.backend import Array, device_of
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.errors import ShapeError
 from minidl.functional import gpu_conv, gpu_winograd, im2col_conv, row_conv, strip_conv, winograd
-from minidl.functional.activation import Gate
+from minidl.functional.activation import ReLU
 from minidl.functional.arithmetic import in_one_type
 from minidl.functional.epilogue import Epilogue
 from minidl.functional.pooling import Unpool, max_pool2d
@@ -35,26 +37,30 @@ class Conv2d(Function):
     """y = x ⋆ w + b        ∂L/∂x = ∂L/∂y ⋆ᵀ w        ∂L/∂w = x ⊛ ∂L/∂y        ∂L/∂b = Σ_{n, a, b} ∂L/∂y
 
     Shapes: (N, C, H, W), (O, C/groups, KH, KW), (O,) → (N, O, OH, OW). The input is kept, never its columns.
+
+    In the same pass it may do what the next operation is for: with `relu` y is what `Rectified` returns, and
+    `pooled` gets what `RectifiedAndPooled` returns. Then y itself is not written down.
     """
 
-    relu = False
-
-    def __init__(self, window: Window, groups: int) -> None:
-        self.window, self.groups = window, groups
+    def __init__(
+        self, window: Window, groups: int, relu: bool = False, pooled: list[Epilogue] | None = None
+    ) -> None:
+        self.window, self.groups, self.relu, self.pooled = window, groups, relu, pooled
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.size = x.shape[2:]
+        self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
         work = _algorithm_for(x, weight, self.window, self.groups)
-        y = work.conv2d(x, weight, bias, self.window, self.groups, self.relu)
-        self.save(
-            x=x if self.needs_grad[1] else None,
-            weight=weight if self.needs_grad[0] else None,
-            output=y if self.relu else None,
-        )
-        return y
+        if self.pooled is None:
+            return work.conv2d(x, weight, bias, self.window, self.groups, self.relu)
+        shape, records = (len(x), len(weight), *self.window.places(self.size)), any(self.needs_grad)
+        result = Epilogue(shape, bias, relu=True, pool=True, switches=records, dtype=x.dtype)
+        work.conv2d_with(result, x, weight, self.window)
+        self.pooled.append(result)
+        return np.broadcast_to(x.dtype.type(0), shape)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, _ = self.saved
+        x, weight = self.saved
         dx = dw = None
         if self.needs_grad[0]:
             dx = ConvTranspose2d(self.window, self.groups, self.size)(dy, weight)
@@ -63,50 +69,35 @@ class Conv2d(Function):
         return dx, dw, *bias_gradient(self, dy)
 
 
-class Conv2dReLU(Conv2d):
-    """y = max(x ⋆ w + b, 0)        (a convolution and a ReLU, but one pass over y)
+class Rectified(ReLU):
+    """y = max(x, 0)        ∂L/∂x = ∂L/∂y where y > 0, else 0        (a ReLU that the convolution has done)"""
 
-    ∂L/∂x = (∂L/∂y where y > 0, else 0) ⋆ᵀ w
-    ∂L/∂w = x ⊛ (∂L/∂y where y > 0, else 0)
-    ∂L/∂b = Σ_{n, a, b} (∂L/∂y where y > 0, else 0)
+    def forward(self, x: Array) -> Array:
+        self.save(output=x)
+        return x
+
+
+class RectifiedAndPooled(Function):
+    """y = max of x in each 2×2, and of 0        (a ReLU and a pooling that the convolution has done)
+
+    ∂L/∂x = ∂L/∂y at the pixel that was the largest, where y > 0
+
+    Shapes: (N, C, H, W) → (N, C, ⌊H / 2⌋, ⌊W / 2⌋). The result is taken out of `done`: it shall live no longer
+    than who uses it. Being an operation of its own, it lets go of ∂L/∂y before the convolution goes back.
     """
 
-    relu = True
+    def __init__(self, done: list[Epilogue]) -> None:
+        self.done = done
 
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        *_, y = self.saved
-        return super().backward(Gate(y.data)(dy))
-
-
-class Conv2dPool(Conv2d):
-    """y = max over 2×2 of x ⋆ w + b        (of that and 0 with `relu`; in one pass, in the cache)
-
-    ∂L/∂x = (∂L/∂y put where y was, else 0) ⋆ᵀ w
-    ∂L/∂w = x ⊛ (∂L/∂y put where y was, else 0)
-    ∂L/∂b = Σ_{n, a, b} (∂L/∂y put where y was, else 0)
-
-    Shapes: (N, C, H, W), (O, C, KH, KW), (O,) → (N, O, ⌊OH / 2⌋, ⌊OW / 2⌋).
-    """
-
-    def __init__(self, window: Window, relu: bool) -> None:
-        super().__init__(window, groups=1)
-        self.relu = relu
-
-    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
-        self.size, self.places = x.shape[2:], self.window.places(x.shape[2:])
-        shape, records = (len(x), len(weight), *self.places), any(self.needs_grad)
-        result = Epilogue(shape, bias, self.relu, pool=True, switches=records, dtype=x.dtype)
-        _algorithm_for(x, weight, self.window, 1).conv2d_with(result, x, weight, self.window)
-        self.save(
-            x=x if self.needs_grad[1] else None,
-            weight=weight if self.needs_grad[0] else None,
-            switches=result.switches,
-        )
+    def forward(self, x: Array) -> Array:
+        self.size = x.shape[2:]
+        result = self.done.pop()
+        self.save(switches=result.switches)
         return result.y
 
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        *_, switches = self.saved
-        return super().backward(Unpool(switches.data, Window.of(2, 2), self.places)(dy))
+    def backward(self, dy: Tensor) -> Tensor:
+        (switches,) = self.saved
+        return Unpool(switches.data, Window.of(2, 2), self.size)(dy)
 
 
 class ConvTranspose2d(Function):
@@ -189,8 +180,8 @@ def conv2d(
         stride, padding, dilation: for both axes, or (vertical, horizontal).
         groups: input and output channels are split into this many groups that do not see each other.
         relu: y = max(x ⋆ w + b, 0), as `relu(conv2d(…))`, but while y is still in the cache.
-        pool: the largest of each 2×2 of that, as `max_pool2d(…, 2)`; where the algorithm can, y is not even
-            written down.
+        pool: the largest of each 2×2 of that, as `max_pool2d(…, 2)`; with `relu`, and where the algorithm can,
+            y is not even written down.
 
     Raises:
         ShapeError: the shapes do not belong together, or the window does not fit into the picture.
@@ -207,10 +198,11 @@ def conv2d(
     _check_bias(bias, o, weight)
     window = Window.of(weight.shape[2:], stride, padding, dilation)
     operands = in_one_type(x, weight, *([] if bias is None else [bias]))
-    if pool and can_pool(window, groups, *operands):
-        return Conv2dPool(window, relu)(*operands)
-    function = Conv2dReLU(window, groups) if relu else Conv2d(window, groups)
-    y = function(*operands)
+    if relu and pool and can_pool(window, groups, *operands):
+        pooled: list[Epilogue] = []
+        return RectifiedAndPooled(pooled)(Conv2d(window, groups, pooled=pooled)(*operands))
+    y = Conv2d(window, groups, relu)(*operands)
+    y = Rectified()(y) if relu else y
     return max_pool2d(y, 2) if pool else y
 
 
