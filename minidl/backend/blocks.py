@@ -117,8 +117,9 @@ def _sum_of_lines(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> np.nd
 
 def _rows(x: np.ndarray) -> list[tuple[slice]]:
     """The first axis in pieces of about a block, or whole: added up before another thread is awake."""
-    size = BLOCK["cpu"] if x.size > 2 * ALONE else x.size
-    return [(rows,) for rows in split(len(x), max(1, size * len(x) // max(1, x.size)))]
+    if x.size <= 2 * ALONE:
+        return [(slice(None),)]
+    return [(rows,) for rows in split(len(x), max(1, BLOCK["cpu"] * len(x) // x.size))]
 
 
 @functools.cache

@@ -82,8 +82,8 @@ class RectifiedAndPooled(Function):
 
     ∂L/∂x = ∂L/∂y at the pixel that was the largest, where y > 0
 
-    Shapes: (N, C, H, W) → (N, C, ⌊H / 2⌋, ⌊W / 2⌋). The result is taken out of `done`: it shall live no longer
-    than who uses it. Being an operation of its own, it lets go of ∂L/∂y before the convolution goes back.
+    Shapes: (N, C, H, W) → (N, C, ⌊H / 2⌋, ⌊W / 2⌋). The result is taken out of `done`, where it would live as
+    long as the graph. Being an operation of its own, this lets go of ∂L/∂y before the convolution goes back.
     """
 
     def __init__(self, done: list[Epilogue]) -> None:
@@ -180,8 +180,8 @@ def conv2d(
         stride, padding, dilation: for both axes, or (vertical, horizontal).
         groups: input and output channels are split into this many groups that do not see each other.
         relu: y = max(x ⋆ w + b, 0), as `relu(conv2d(…))`, but while y is still in the cache.
-        pool: the largest of each 2×2 of that, as `max_pool2d(…, 2)`; with `relu`, and where the algorithm can,
-            y is not even written down.
+        pool: the largest of each 2×2 of that, as `max_pool2d(…, 2)`. With `relu`, and where the algorithm
+            can, y is not even written down.
 
     Raises:
         ShapeError: the shapes do not belong together, or the window does not fit into the picture.

@@ -29,7 +29,7 @@ class Epilogue:
 
     def __init__(
         self,
-        shape: tuple[int, ...],
+        shape: tuple[int, int, int, int],
         bias: np.ndarray | None = None,
         relu: bool = False,
         pool: bool = False,

@@ -125,16 +125,16 @@ def conv2d(
 def can_finish(x: np.ndarray, weight: np.ndarray, window: Window, groups: int) -> bool:
     """Whether `conv2d_with` can do it: the result is channels-last, and single rows of it are products."""
     m, c = weight.shape[:2]
-    return groups == 1 and m >= FEW and _products_pay(m, c, window) and _is_last(x, m, groups)
+    return m >= FEW and _products_pay(m, c, window) and _is_last(x, m, groups)
 
 
 def conv2d_with(epilogue: Epilogue, x: np.ndarray, weight: np.ndarray, window: Window) -> None:
     """x ⋆ w, and what follows it."""
-    size = epilogue.shape[2], epilogue.shape[3]
-    _multiply(_band(x, weight, window, 1, size), x, None, size, epilogue=epilogue)
+    _multiply_lines(_band(x, weight, window, 1, epilogue.shape[2:]), x, epilogue)
 
 
 def _band(x: np.ndarray, weight: np.ndarray, window: Window, groups: int, size: Pair) -> Band:
+    """T[a, r] = w[r − a·s] for a result of `size`, from filters (O, C/G, KH, KW)."""
     filters = weight.reshape(groups, -1, *weight.shape[1:])
     stride, padding, dilation = window.stride[0], window.padding[0], window.dilation[0]
     t = _together(size[0], 1) if filters.shape[1] < FEW else 1
@@ -163,54 +163,63 @@ def conv_transpose2d(
 
 
 def _multiply(
-    band: Band,
-    x: np.ndarray,
-    bias: np.ndarray | None,
-    size: Pair,
-    relu: bool = False,
-    epilogue: Epilogue | None = None,
+    band: Band, x: np.ndarray, bias: np.ndarray | None, size: Pair, relu: bool = False
 ) -> np.ndarray:
     """T · S + b, a tile of rows at a time:  (N, G·C, H, W), (G·M,) → (N, G·M, *size)."""
-    groups, m, t, k = band.matrix.shape
-    n, kw, dtype = len(x), len(band.shift.seen), np.result_type(x, band.matrix)
-    if epilogue is None and _is_last(x, m, groups):
+    groups, m, t, _ = band.matrix.shape
+    n, dtype = len(x), np.result_type(x, band.matrix)
+    if _is_last(x, m, groups):
         epilogue = Epilogue((n, m, *size), bias, relu, dtype=dtype)
-    y = epilogue.y if epilogue else empty(np, (n, groups * m, *size), dtype)
-    x, targets = as_shaped(x, groups), y.reshape(n, groups, m, *y.shape[2:])
+        _multiply_lines(band, x, epilogue)
+        return epilogue.y
+    y = empty(np, (n, groups * m, *size), dtype)
+    x, targets = as_shaped(x, groups), y.reshape(n, groups, m, *size)
     x = x.reshape(n, groups, -1, *x.shape[2:])
-    c = x.shape[2]
-
-    def multiply(pictures: slice, group: slice, rows: slice, out: np.ndarray) -> None:
-        p, g, _, height, width = out.shape
-        tiles = -(-height // t)
-        s = scratch(np, "s", (p, g, (tiles - 1) * band.step + k // (c * kw), c, kw, width), y.dtype)
-        first = band.first + rows.start // t * band.step
-        band.shift.into(s.transpose(0, 1, 3, 4, 2, 5), x[pictures, group], first)
-        sp, sg, sr, _, sj, sb = s.strides
-        strides = (sp, sg, band.step * sr, sj, sb)
-        seen = np.lib.stride_tricks.as_strided(s, (p, g, tiles, k, width), strides)
-        whole, rest = divmod(height, t)
-        _multiply_tiles(band.matrix[group], seen[:, :, :whole], out[:, :, :, : whole * t])
-        if rest:
-            _multiply_tiles(band.matrix[group, :, :rest], seen[:, :, whole:], out[:, :, :, whole * t :])
 
     def piece(pictures: slice, group: slice, rows: slice) -> None:
-        if epilogue:
-            lines = epilogue.lines(pictures, rows, size[1])
-            multiply(pictures, group, rows, lines.transpose(0, 3, 1, 2)[:, None])
-            epilogue.finish(lines, pictures, rows)
-            return
         out = targets[pictures, group, :, rows]
-        multiply(pictures, group, rows, out)
+        _multiply_rows(band, x[pictures, group], group, rows.start, out)
         if bias is not None:
             out += bias.reshape(groups, m, 1, 1)[group]
         if relu:
             positive_part(out, out=out)
 
-    row_bytes = -(-c * kw * size[1] * y.itemsize * band.step // t)
-    pooled = 2 if epilogue and epilogue.pool else 1
-    parallel_for(np, piece, _pieces(n, groups, size[0], row_bytes, t * pooled))
+    parallel_for(np, piece, _pieces(n, groups, size[0], _row_bytes(band, x.shape[2], y), t))
     return y
+
+
+def _multiply_lines(band: Band, x: np.ndarray, epilogue: Epilogue) -> None:
+    """T · S and what follows it, where the result is channels-last:  (N, C, H, W) → (N, M, OH, OW)."""
+    n, _, height, width = epilogue.shape
+
+    def piece(pictures: slice, group: slice, rows: slice) -> None:
+        lines = epilogue.lines(pictures, rows, width)
+        out = lines.transpose(0, 3, 1, 2)[:, None]
+        _multiply_rows(band, x[pictures, None], group, rows.start, out)
+        epilogue.finish(lines, pictures, rows)
+
+    unit = band.matrix.shape[2] * (2 if epilogue.pool else 1)  # cuts through no 2×2
+    parallel_for(np, piece, _pieces(n, 1, height, _row_bytes(band, x.shape[1], epilogue.y), unit))
+
+
+def _multiply_rows(band: Band, x: np.ndarray, group: slice, first: int, out: np.ndarray) -> None:
+    """T · S for some rows of the result, from row `first` on:  (n, g, C, H, W) → (n, g, M, rows, OW)."""
+    (n, g, _, height, width), (*_, t, k) = out.shape, band.matrix.shape
+    c, kw = x.shape[2], len(band.shift.seen)
+    tiles = -(-height // t)
+    s = scratch(np, "s", (n, g, (tiles - 1) * band.step + k // (c * kw), c, kw, width), out.dtype)
+    band.shift.into(s.transpose(0, 1, 3, 4, 2, 5), x, band.first + first // t * band.step)
+    sn, sg, sr, _, sj, sb = s.strides
+    seen = np.lib.stride_tricks.as_strided(s, (n, g, tiles, k, width), (sn, sg, band.step * sr, sj, sb))
+    whole, rest = divmod(height, t)
+    _multiply_tiles(band.matrix[group], seen[:, :, :whole], out[:, :, :, : whole * t])
+    if rest:
+        _multiply_tiles(band.matrix[group, :, :rest], seen[:, :, whole:], out[:, :, :, whole * t :])
+
+
+def _row_bytes(band: Band, channels: int, y: np.ndarray) -> int:
+    """Of S, for each row of the result."""
+    return -(-channels * len(band.shift.seen) * y.shape[3] * y.itemsize * band.step // band.matrix.shape[2])
 
 
 def _multiply_tiles(matrix: np.ndarray, seen: np.ndarray, out: np.ndarray) -> None:
@@ -321,7 +330,9 @@ def _pieces(
     least, most = PIECE_BYTES
     size = min(most, max(least, n * groups * rows * row_bytes // PIECES))
     p = max(1, size // (groups * rows * row_bytes))
-    p = -(-n // (-(-n // p) + 1 & ~1)) if p < n else p
+    if p < n:
+        pieces = -(-n // p)
+        p = -(-n // (pieces + pieces % 2))  # an even number of pieces: two threads get as many
     g = min(groups, max(1, size // (rows * row_bytes)))
     r = rows if rows * row_bytes <= size else -(-size // (row_bytes * unit)) * unit
     return list(itertools.product(split(n, p), split(groups, g), split(rows, r)))
