@@ -128,7 +128,7 @@ def _computed(graph: Trace) -> str:
 
 
 def _missing(graph: Trace) -> str:
-    """The layers without a trace in the graph."""
+    """The layers without an operation in the graph: of those that do nothing, or were done by another one."""
     from minidl.graph.trace import calls
 
     called = {call.module() for function in graph.functions for call in calls(function)}
@@ -137,4 +137,4 @@ def _missing(graph: Trace) -> str:
     if not missing:
         return ""
     more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    return f"Not in the graph, for they recorded nothing: {', '.join(missing[:NAMED])}{more}."
+    return f"Without an operation of their own: {', '.join(missing[:NAMED])}{more}."

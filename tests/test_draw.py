@@ -172,10 +172,10 @@ def test_a_module_that_is_called_twice_and_parameters_that_are_shared():
     assert any("shares first.weight" in text for box in drawing.boxes for text in texts(box))
 
 
-def test_what_recorded_nothing_is_named():
+def test_layers_that_recorded_nothing_are_named():
     net = nn.Sequential(fc=nn.Linear(2, 2), drop=nn.Dropout())
     notes = dl.draw(net, np.ones((1, 2), np.float32)).notes
-    assert "Not in the graph, for they recorded nothing: drop." in notes
+    assert "Without an operation of their own: drop." in notes
 
 
 # Large graphs
@@ -214,7 +214,7 @@ def test_vgg16_fits_on_a_page():
         model = vgg16()
     drawing = dl.draw(model, np.zeros((1, 3, 224, 224), np.float32))
     shown = {path for box in drawing.boxes for path in box.title.split(", ")}
-    silent = next(note for note in drawing.notes if note.startswith("Not in the graph"))
+    silent = next(note for note in drawing.notes if note.startswith("Without"))
     layers = [path for path, module in model.named_modules() if path and not module._modules]
     assert len(layers) > 30
     assert [path for path in layers if path not in shown and f" {path}" not in silent] == []

@@ -10,7 +10,7 @@ three are again these three.
 
 How each is computed stands in `im2col_conv.py`, the plain way; in `strip_conv.py`, the same in pieces for the
 cache and for threads; in `row_conv.py`, with fewer copies; in `winograd.py`, with fewer multiplications; in
-`gpu_conv.py` and `gpu_winograd.py`, for the GPU.
+`gpu_conv.py` and `gpu_winograd.py`, for the GPU; in `epilogue.py`, what may follow in the same pass.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class Epilogue:
         if self.relu:
             positive_part(lines, out=lines)
             if self._switches is not None:
-                self._switches[pictures, rows] |= (lines > 0).view(np.uint8) - np.uint8(1)  # 0, or all bits
+                closed = ~(lines > 0)  # also where y is NaN, as in a ReLU
+                self._switches[pictures, rows] |= closed.view(np.uint8) * np.uint8(CLOSED)
         place = self._lines[pictures, rows]
         if lines.shape != place.shape:
             place[...] = lines[:, : place.shape[1], : place.shape[2]]

@@ -72,6 +72,7 @@ A, B, G = _evaluate(4), np.linalg.inv(_evaluate(6)), _evaluate(3)
 INPUT, FILTER, TURNED, OUTPUT = (np.array(m, np.float32, order="C") for m in (B.T, G, G[:, ::-1], A.T))
 FREQUENCIES = [(i, j) for i in split(6, 1) for j in split(6, 3)]
 STRIP = 24 << 10  # tiles, times channels of x and y, that one thread takes through all steps: V, M in 3.5 MB
+STRIPS = 4  # at least, or a thread that comes late would have none to take
 ROUND = 448  # tiles whose transforms all threads share, where the filters are more than the tiles
 INSIDE = 2  # rows of tiles that see only pixels: with so few all are copied, in one go
 PART = 28 << 10  # of these, times channels, that one thread transforms at a time
@@ -188,7 +189,7 @@ def _filtered(x: np.ndarray, u: np.ndarray, padding: Pair, epilogue: Epilogue) -
         parallel_for(np, transform_output, after)
 
     if u.nbytes <= FILTER_BYTES:
-        pieces = tiles_of(epilogue.shape, STRIP // (c + o), pieces=4)
+        pieces = tiles_of(epilogue.shape, STRIP // (c + o), pieces=STRIPS)
         parallel_for(np, strip, [(here,) for here in pieces])
     else:
         for here in tiles_of(epilogue.shape, ROUND):
@@ -205,7 +206,7 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
 def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
     """∂L/∂U (6, 6, O, C) of few channels: sums over an eighth of the strips each, and the sum of these."""
     c, o = x.shape[1], y.shape[1]
-    strips = tiles_of(y.shape, STRIP // (c + o), pieces=4)
+    strips = tiles_of(y.shape, STRIP // (c + o), pieces=STRIPS)
     shares = [strips[part] for part in split(len(strips), -(-len(strips) // SUMS))]
     sums = scratch(np, "du", (len(shares), 6, 6, o, c), np.float32)
 

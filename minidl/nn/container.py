@@ -108,12 +108,13 @@ def _done_in_one_pass(module: Module, following: list[Module], x: Any) -> int:
     recorded = here.state.recording and any(t.requires_grad for t in (x, *module.parameters()))
     if recorded and x.data.size // module.in_channels * module.out_channels < LARGE:
         return 0
-    if rest and _in_either_order(relu, rest[0]):
+    if rest and _in_either_order(relu, rest[0]):  # alone the ReLU would be done to all that the pooling drops
         return 2 if _halves(rest[0]) and module.can_pool(x) else 0
     return 1
 
 
 def _halves(pool: Any) -> bool:
+    """Whether it takes the largest of each 2×2, however its options are spelled."""
     options = (pool.kernel_size, 2), (pool.stride, 2), (pool.padding, 0), (pool.dilation, 1)
     return not pool.ceil_mode and all(given in (n, (n, n), [n, n]) for given, n in options)
 

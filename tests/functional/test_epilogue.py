@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -92,6 +94,47 @@ def test_second_derivatives_go_the_same_way():
         second.append(grad((dx**2).sum() + (dw**3).sum(), [x, weight, bias]))
     for got, right in zip(*second, strict=True):
         np.testing.assert_allclose(got.numpy(), right.numpy(), rtol=1e-4, atol=1e-3)
+
+
+def test_they_are_recorded_as_operations_of_their_own():
+    """So each is explained, and lets go of what it kept before the next one goes back."""
+    x, weight = (Tensor(a, requires_grad=True) for a in arrays((2, 3, 8, 6), (16, 3, 3, 3)))
+    pooled = F.conv2d(x, weight, relu=True, pool=True).grad_fn
+    rectified = F.conv2d(x, weight, relu=True).grad_fn
+    for function, name in ((pooled, "RectifiedAndPooled"), (rectified, "Rectified")):
+        (convolution,) = function.edges
+        assert (function.name, convolution.name) == (name, "Conv2d")
+        assert convolution.shape == (2, 16, 6, 4)
+
+
+def test_the_graph_does_not_keep_what_was_pooled():
+    x, weight = (Tensor(a, requires_grad=True) for a in arrays((2, 3, 8, 8), (16, 3, 3, 3)))
+    y = F.conv2d(x, weight, relu=True, pool=True)
+    graph, memory = y.grad_fn, weakref.ref(y.data.base)
+    del y
+    assert graph.shape == (2, 16, 3, 3)
+    assert memory() is None
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_their_gradient_is_gone_when_the_convolution_goes_back(monkeypatch, pool):
+    x, weight = (Tensor(a, requires_grad=True) for a in arrays((2, 3, 8, 8), (16, 3, 3, 3)))
+    loss = F.exp(F.conv2d(x, weight, relu=True, pool=pool)).sum()
+    exp, back, gradient, alive = loss.grad_fn.edges[0], convolution.Conv2d.backward, [], []
+
+    def noted(dy):
+        dx = type(exp).backward(exp, dy)
+        gradient.append(weakref.ref(dx.data))
+        return dx
+
+    def looking(self, dy):
+        alive.append(gradient[0]())
+        return back(self, dy)
+
+    exp.backward = noted
+    monkeypatch.setattr(convolution.Conv2d, "backward", looking)
+    loss.backward()
+    assert alive == [None]
 
 
 def test_where_it_cannot_it_is_done_afterwards(monkeypatch):
