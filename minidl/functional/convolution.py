@@ -69,37 +69,6 @@ class Conv2d(Function):
         return dx, dw, *bias_gradient(self, dy)
 
 
-class Rectified(ReLU):
-    """y = max(x, 0)        ∂L/∂x = ∂L/∂y where y > 0, else 0        (a ReLU that the convolution has done)"""
-
-    def forward(self, x: Array) -> Array:
-        self.save(output=x)
-        return x
-
-
-class RectifiedAndPooled(Function):
-    """y = max of x in each 2×2, and of 0        (a ReLU and a pooling that the convolution has done)
-
-    ∂L/∂x = ∂L/∂y at the pixel that was the largest, where y > 0
-
-    Shapes: (N, C, H, W) → (N, C, ⌊H / 2⌋, ⌊W / 2⌋). The result is taken out of `done`, where it would live as
-    long as the graph. Being an operation of its own, this lets go of ∂L/∂y before the convolution goes back.
-    """
-
-    def __init__(self, done: list[Epilogue]) -> None:
-        self.done = done
-
-    def forward(self, x: Array) -> Array:
-        self.size = x.shape[2:]
-        result = self.done.pop()
-        self.save(switches=result.switches)
-        return result.y
-
-    def backward(self, dy: Tensor) -> Tensor:
-        (switches,) = self.saved
-        return Unpool(switches.data, Window.of(2, 2), self.size)(dy)
-
-
 class ConvTranspose2d(Function):
     """y = x ⋆ᵀ w + b        ∂L/∂x = ∂L/∂y ⋆ w        ∂L/∂w = ∂L/∂y ⊛ x        ∂L/∂b = Σ_{n, h, w} ∂L/∂y
 
@@ -158,6 +127,43 @@ def bias_gradient(convolution: Conv2d | ConvTranspose2d, dy: Tensor) -> tuple[Te
     if len(convolution.needs_grad) == 2:
         return ()
     return (sum_(sum_(dy, (2, 3)), 0),) if convolution.needs_grad[2] else (None,)
+
+
+# What a convolution has done in its own pass
+
+
+class Rectified(ReLU):
+    """y = max(x, 0)        ∂L/∂x = ∂L/∂y where y > 0, else 0        (a ReLU that the convolution has done)"""
+
+    def forward(self, x: Array) -> Array:
+        self.save(output=x)
+        return x
+
+
+class RectifiedAndPooled(Function):
+    """y = max of x in each 2×2, and of 0        (a ReLU and a pooling that the convolution has done)
+
+    ∂L/∂x = ∂L/∂y at the pixel that was the largest, where y > 0
+
+    Shapes: (N, C, H, W) → (N, C, ⌊H / 2⌋, ⌊W / 2⌋). The result is taken out of `done`, where it would live as
+    long as the graph. Being an operation of its own, this lets go of ∂L/∂y before the convolution goes back.
+    """
+
+    def __init__(self, done: list[Epilogue]) -> None:
+        self.done = done
+
+    def forward(self, x: Array) -> Array:
+        self.size = x.shape[2:]
+        result = self.done.pop()
+        self.save(switches=result.switches)
+        return result.y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (switches,) = self.saved
+        return Unpool(switches.data, Window.of(2, 2), self.size)(dy)
+
+
+# The functions
 
 
 def conv2d(
