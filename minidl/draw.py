@@ -128,7 +128,7 @@ def _computed(graph: Trace) -> str:
 
 
 def _missing(graph: Trace) -> str:
-    """The layers without an operation in the graph: they do nothing here, or one before them did their work."""
+    """The layers without an operation in the graph: they do nothing, or one before them did their work."""
     from minidl.graph.trace import calls
 
     called = {call.module() for function in graph.functions for call in calls(function)}
