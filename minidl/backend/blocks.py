@@ -17,13 +17,14 @@ import numpy as np
 
 from minidl.backend import kernels
 from minidl.backend.device import Array, array_module, device_of
-from minidl.backend.memory import channels_last, in_memory_order
+from minidl.backend.memory import beside, channels_last, in_memory_order
 from minidl.backend.products import Product
-from minidl.backend.threads import parallel_for, split
+from minidl.backend.threads import parallel_for, scratch, split
 
 BLOCK = {"cpu": 1 << 17, "gpu": 1 << 24}  # elements: 512 KiB of float32; a GPU wants few and large kernels
 ALONE = 1 << 19  # elements, which one thread has done before another one would be awake
 ROW = 1 << 12  # numbers that are compared with as many zeros
+FEW = 64  # numbers along an axis, for which NumPy's loop over them takes longer to begin than to end
 
 
 def blocks(*arrays: Array, size: int | None = None) -> Iterator[tuple[Array, ...]]:
@@ -87,16 +88,20 @@ def sum_of(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     """x.sum(axis), of large arrays on several threads where the first axis stays."""
     if x.dtype.kind == "f" and channels_last(x) and {2, 3} <= {*axis}:
         return _sum_of_lines(x, axis, keepdims)
-    if x.size <= BLOCK["cpu"] or 0 in axis or device_of(x) == "gpu" or x.dtype.kind != "f":
+    if x.size <= BLOCK["cpu"] or device_of(x) == "gpu" or x.dtype.kind != "f":
         return x.sum(axis=axis, keepdims=keepdims)
-    shape = [1 if i in axis else n for i, n in enumerate(x.shape) if keepdims or i not in axis]
-    y = np.empty(shape, x.dtype)
+    y = np.empty([1 if i in axis else n for i, n in enumerate(x.shape)], x.dtype)
+    if len(axis) == 1:
+        along(*axis, _add_up, x, y)
+    elif 0 in axis:
+        _add_up(x, y, axis)
+    else:
+        parallel_for(np, lambda rows: _add_up(x[rows], y[rows], axis), _rows(x))
+    return y if keepdims else y.squeeze(axis)
 
-    def add_up(rows: slice) -> None:
-        x[rows].sum(axis=axis, keepdims=keepdims, out=y[rows])
 
-    parallel_for(np, add_up, _rows(x))
-    return y
+def _add_up(x: Array, y: Array, axis: int | tuple[int, ...]) -> None:
+    x.sum(axis=axis, keepdims=True, out=y)
 
 
 def _sum_of_lines(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> np.ndarray:
@@ -113,6 +118,67 @@ def _sum_of_lines(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> np.nd
     parallel_for(np, add_up, _rows(x))
     y = lines.sum(axis=1).reshape(n, c, 1, 1).sum(axis=tuple(i for i in axis if i < 2), keepdims=True)
     return y if keepdims else y.squeeze(axis)
+
+
+def sum_of_squares(x: Array, mean: Array) -> Array:
+    """Σ (x − μ)² over all axes of x (N, C, …) but the channels'; μ and the result are (C,).
+
+    Of a large x the differences are made and squared in the cache, some lines at a time.
+    """
+    n, c, *size = x.shape
+    if x.size <= ALONE or not size or device_of(x) == "gpu" or x.itemsize < 4:
+        difference = x - beside(mean, x)
+        return sum_of(difference * difference, (0, *range(2, x.ndim)), keepdims=False)
+    if turned := channels_last(x):
+        lines, means = x.transpose(0, 2, 3, 1).reshape(n * size[0], -1), np.tile(mean, size[1])
+    else:
+        lines, means = x.reshape(n * c, -1), np.tile(mean, n)[:, None]
+    means = np.broadcast_to(means, lines.shape)
+    pieces = split(len(lines), max(1, BLOCK["cpu"] // lines.shape[1]))
+    y = np.empty((len(pieces) if turned else n, c), x.dtype)
+
+    def add_up(i: int, rows: slice) -> None:
+        difference = scratch(np, "difference", lines[rows].shape, x.dtype)
+        np.subtract(lines[rows], means[rows], out=difference)
+        if turned:
+            np.multiply(difference, difference, out=difference)
+            difference.sum(axis=0).reshape(-1, c).sum(axis=0, out=y[i])
+        else:
+            np.vecdot(difference, difference, out=y.reshape(-1)[rows])
+
+    parallel_for(np, add_up, list(enumerate(pieces)))
+    return y.sum(axis=0)
+
+
+def along(axis: int, run: Callable[[Array, Array, int], Any], x: Array, y: Array) -> None:
+    """run(x, y, axis), which writes y, for parts of both that are whole along `axis`; on several threads."""
+    if x.size <= ROW or device_of(x) == "gpu":
+        run(x, y, axis)
+        return
+    lines, results = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
+    if lines.shape[-1] <= FEW and lines.flags.c_contiguous and results.flags.c_contiguous:
+        _along_few(run, *(array.reshape(-1, array.shape[-1]) for array in (lines, results)))
+    elif axis == 0:
+        run(x, y, axis)
+    else:
+        parallel_for(np, lambda rows: run(x[rows], y[rows], axis), _rows(x))
+
+
+def _along_few(run: Callable[[Array, Array, int], Any], lines: np.ndarray, results: np.ndarray) -> None:
+    """run(x, y, axis) for many short lines, as each pixel's channels are where pictures are channels-last.
+
+    NumPy's innermost loops would be as short. So some lines at a time are copied as columns, and y is copied
+    back.
+    """
+
+    def run_turned(rows: slice) -> None:
+        x, y = lines[rows].T, results[rows].T
+        columns, found = scratch(np, "columns", x.shape, x.dtype), scratch(np, "found", y.shape, y.dtype)
+        columns[...] = x
+        run(columns, found, 0)
+        y[...] = found
+
+    parallel_for(np, run_turned, [(rows,) for rows in split(len(lines), BLOCK["cpu"] // lines.shape[1])])
 
 
 def _rows(x: np.ndarray) -> list[tuple[slice]]:

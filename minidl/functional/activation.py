@@ -8,13 +8,13 @@ import numpy as np
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
-from minidl.backend.blocks import for_each_block, gated, positive_part
+from minidl.backend.blocks import along, for_each_block, gated, positive_part
 from minidl.backend.erf import erf
 from minidl.backend.memory import empty
 from minidl.backend.threads import scratch
-from minidl.functional.arithmetic import exp, where
-from minidl.functional.reduction import logsumexp, takes_dim
+from minidl.functional.arithmetic import exp, floating, where
 from minidl.functional.reduction import sum as sum_
+from minidl.functional.reduction import takes_dim
 from minidl.functional.shape import positive_axis
 from minidl.tensor import Tensor
 
@@ -168,11 +168,12 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    return Softplus()(x)
+    return Softplus()(floating(x))
 
 
 def gelu(x: Tensor) -> Tensor:
     """x Φ(x) with Φ the normal distribution function, ½ (1 + erf(x/√2))   (Hendrycks & Gimpel 2016)"""
+    x = floating(x)
     return x * NormalCDF()(x)
 
 
@@ -186,23 +187,56 @@ class Softmax(Function):
         self.axis = axis
 
     def forward(self, x: Array) -> Array:
-        y = array_module(x).exp(x - x.max(axis=self.axis, keepdims=True))
-        y /= y.sum(axis=self.axis, keepdims=True)
+        y = empty(array_module(x), x.shape, x.dtype, like=x)
+        along(self.axis, self.compute, x, y)
         self.save(output=y)
         return y
+
+    @staticmethod
+    def compute(x: Array, y: Array, axis: int) -> None:
+        xp = array_module(x)
+        xp.subtract(x, x.max(axis=axis, keepdims=True), out=y)
+        xp.exp(y, out=y)
+        y /= y.sum(axis=axis, keepdims=True)
 
     def backward(self, dy: Tensor) -> Tensor:
         (y,) = self.saved
         return y * (dy - sum_(dy * y, axis=self.axis, keepdims=True))
 
 
+class LogSoftmax(Function):
+    """yᵢ = xᵢ − ln Σⱼ e^{xⱼ}        ∂L/∂xᵢ = ∂L/∂yᵢ − e^{yᵢ} Σⱼ ∂L/∂yⱼ
+
+    Here too the largest xⱼ is subtracted from all first.
+    """
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, x: Array) -> Array:
+        y = empty(array_module(x), x.shape, x.dtype, like=x)
+        along(self.axis, self.compute, x, y)
+        self.save(output=y)
+        return y
+
+    @staticmethod
+    def compute(x: Array, y: Array, axis: int) -> None:
+        xp = array_module(x)
+        xp.subtract(x, x.max(axis=axis, keepdims=True), out=y)
+        y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (y,) = self.saved
+        return dy - exp(y) * sum_(dy, axis=self.axis, keepdims=True)
+
+
 @takes_dim
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """Probabilities along `axis`."""
-    return Softmax(positive_axis(axis, x.ndim))(x)
+    return Softmax(positive_axis(axis, x.ndim))(floating(x))
 
 
 @takes_dim
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """ln softmax(x) = x − ln Σⱼ e^{xⱼ}"""
-    return x - logsumexp(x, axis, keepdims=True)
+    return LogSoftmax(positive_axis(axis, x.ndim))(floating(x))

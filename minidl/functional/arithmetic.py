@@ -77,8 +77,9 @@ class Power(Function):
     """
 
     def forward(self, x: Array, a: Array) -> Array:
-        # A square, a root and 1/x are each faster than a power, and NumPy sees them if a is Python's number.
         self.number = a.item() if isinstance(a, np.ndarray) and a.ndim == 0 else None
+        if self.number in (-1, 2):  # as integers NumPy knows that they mean 1/x and x · x
+            self.number = int(self.number)
         z = x ** (a if self.number is None else self.number)
         self.save(x=x, a=a, output=z if self.needs_grad[1] else None)
         return z
@@ -307,9 +308,7 @@ multiply = _binary(Multiply, operator.mul)
 
 def divide(x: Any, y: Any) -> Tensor:
     x, y = operands(x, y)
-    if x.data.dtype.kind != "f":  # integers divide to floats, and ours are float32
-        x, y = astype(x, "float32"), astype(y, "float32")
-    return Divide()(x, y)
+    return Divide()(floating(x), floating(y))
 
 
 def power(x: Any, a: Any) -> Tensor:
@@ -364,6 +363,11 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
         raise TypeError(f"a Tensor holds numbers, not {np.dtype(dtype)}")
     result = AsType(dtype)(x)
     return result if result.data.dtype.kind == "f" else result.detach()
+
+
+def floating(x: Tensor) -> Tensor:
+    """x, or where it holds integers, float32."""
+    return x if x.data.dtype.kind == "f" else astype(x, "float32")
 
 
 def compare(name: str) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
-from minidl.backend.blocks import sum_of
-from minidl.backend.memory import beside
+from minidl.backend.blocks import for_each_block, sum_of, sum_of_squares
+from minidl.backend.memory import beside, empty
 from minidl.errors import ShapeError
-from minidl.functional.arithmetic import in_one_type
+from minidl.functional.arithmetic import floating, in_one_type
 from minidl.functional.reduction import mean, var
 from minidl.functional.reduction import sum as sum_
 from minidl.functional.shape import pad
@@ -35,15 +35,15 @@ class BatchNorm(Function):
         if self.statistics is None:
             m = x.size // max(x.shape[1], 1)
             mu = sum_of(x, self.axes, keepdims=False) / m  # NumPy's mean would divide in float64
-            y = x - beside(mu, x)
-            variance = sum_of(y * y, self.axes, keepdims=False) / m
+            variance = sum_of_squares(x, mu) / m
             self.batch_statistics = mu, variance
         else:
             mu, variance = self.statistics
-            y = x - beside(mu, x)
-        inverse_std = 1.0 / array_module(x).sqrt(variance + self.eps)
-        y *= beside(weight * inverse_std, x)
-        y += beside(bias, x)
+        xp = array_module(x)
+        inverse_std = 1.0 / xp.sqrt(variance + self.eps)
+        y = empty(xp, x.shape, x.dtype, like=x)
+        numbers = (xp.broadcast_to(beside(a, x), x.shape) for a in (mu, weight * inverse_std, bias))
+        for_each_block(_normalize, x, *numbers, y)
         self.save(x=x, weight=weight, mu=beside(mu, x), inverse_std=beside(inverse_std, x))
         return y
 
@@ -62,6 +62,12 @@ class BatchNorm(Function):
             m = x.numel() // x.shape[1]
             dy = dy - dbias.reshape(self.channel) / m - normalised * (dweight.reshape(self.channel) / m)
         return dy * (weight.reshape(self.channel) * inverse_std), dweight, dbias
+
+
+def _normalize(x: Array, mu: Array, scale: Array, bias: Array, out: Array) -> None:
+    array_module(x).subtract(x, mu, out=out, casting="same_kind")
+    out *= scale
+    out += bias
 
 
 def batch_norm(
@@ -90,6 +96,7 @@ def batch_norm(
     channels = next((t.shape[0] for t in (weight, bias, running_mean) if t is not None), None)
     if x.ndim < 2 or (channels is not None and x.shape[1] != channels):
         raise ShapeError(f"expected (N, {channels or 'C'}, …), got {x.shape}")
+    x = floating(x)
     if weight is None:
         weight = Tensor.wrap(xp.ones(x.shape[1], x.dtype))
     if bias is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
-from minidl.backend.blocks import sum_of
+from minidl.backend.blocks import along, sum_of
 from minidl.functional.arithmetic import exp, log
 from minidl.functional.shape import positive_axis
 from minidl.tensor import Tensor
@@ -64,11 +64,18 @@ class Max(Function):
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
-        y = getattr(x, self.extremum)(axis=self.axis, keepdims=True)
+        y = array_module(x).empty([1 if i in self.axis else n for i, n in enumerate(x.shape)], x.dtype)
+        if len(self.axis) == 1:
+            along(*self.axis, self.find, x, y)
+        else:
+            self.find(x, y, self.axis)
         if self.needs_grad[0]:
             ties = (x == y).astype(x.dtype)
-            self.save(share=ties / ties.sum(axis=self.axis, keepdims=True))
+            self.save(share=ties / sum_of(ties, self.axis, keepdims=True))
         return y if self.keepdims else y.squeeze(self.axis)
+
+    def find(self, x: Array, y: Array, axis: Axis) -> None:
+        getattr(x, self.extremum)(axis=axis, keepdims=True, out=y)
 
     def backward(self, dy: Tensor) -> Tensor:
         (share,) = self.saved

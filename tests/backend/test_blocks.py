@@ -5,7 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minidl.backend.blocks import BLOCK, ROW, blocks, for_each_block, masked, positive_part, sum_of
+from minidl.backend.blocks import (
+    BLOCK,
+    FEW,
+    ROW,
+    along,
+    blocks,
+    for_each_block,
+    masked,
+    positive_part,
+    sum_of,
+    sum_of_squares,
+)
+from minidl.backend.memory import empty_channels_last
+from minidl.backend.threads import get_num_threads, set_num_threads
 
 SIZE = BLOCK["cpu"]
 
@@ -79,3 +92,48 @@ def test_the_sum_of_large_integers_and_of_nothing():
     x = np.full((3, SIZE), 200, np.uint8)
     np.testing.assert_array_equal(sum_of(x, (1,), False), [200 * SIZE] * 3)
     assert sum_of(np.ones((0, SIZE, 2)), (1,), False).shape == (0, 2)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 3, 4, 5), (3, FEW, 40, 30), (3, FEW + 1, 40, 30), (5, 4, 300, 100), (0, 3, 4, 5), (9, 9, 1, 999)],
+)
+@pytest.mark.parametrize(
+    "view", [lambda x: x, lambda x: x.T, lambda x: x.transpose(0, 3, 1, 2), lambda x: x[:, :, ::-1]]
+)
+def test_along_an_axis(axis, shape, view):
+    """Every line whole, whatever lies side by side, and also what is not as long as the line comes back."""
+    x = view(np.random.default_rng(0).standard_normal(shape, np.float32))
+    y, last = np.empty_like(x), np.empty_like(x[(slice(None),) * axis + (slice(1),)])
+    along(axis, lambda x, y, axis: np.cumsum(x, axis=axis, out=y), x, y)
+    np.testing.assert_array_equal(y, np.cumsum(x, axis=axis))
+    if x.size:
+        along(axis, lambda x, y, axis: x.max(axis=axis, keepdims=True, out=y), x, last)
+        np.testing.assert_array_equal(last, x.max(axis=axis, keepdims=True))
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 3), (600, 20), (5, 4, 3), (9, 8, 9001), (7, 33, 50, 60), (2, 3, 700, 200)]
+)
+@pytest.mark.parametrize("order", ["contiguous", "channels last", "backwards"])
+def test_the_sum_of_squares(shape, order):
+    """Of differences that are small beside the numbers, the same for any number of threads."""
+    x = np.random.default_rng(0).standard_normal(shape, np.float32) + 100
+    if order == "channels last" and len(shape) == 4:
+        x, given = empty_channels_last(shape, np.float32), x
+        x[...] = given
+    elif order == "backwards":
+        x = x[::-1]
+    axes = (0, *range(2, x.ndim))
+    mean = x.mean(axes, dtype=np.float64).astype(np.float32)
+    differences = x.astype(np.float64) - mean.reshape(-1, *(1,) * (x.ndim - 2))
+    found = sum_of_squares(x, mean)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, (differences**2).sum(axes), rtol=2e-6)
+    threads = get_num_threads()
+    try:
+        set_num_threads(1)
+        np.testing.assert_array_equal(sum_of_squares(x, mean), found)
+    finally:
+        set_num_threads(threads)

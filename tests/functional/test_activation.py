@@ -57,3 +57,11 @@ def test_a_power_is_the_same_for_a_number_and_for_an_array_of_it(dtype, a):
         found, expected = (F.power(Tensor(x), e).numpy() for e in (a, np.full_like(x, a)))
     assert found.dtype == dtype
     np.testing.assert_allclose(found, expected, rtol=np.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("of", [F.gelu, F.softplus, F.softmax, F.log_softmax])
+def test_integers_are_taken_as_float32(of):
+    x = np.array([-2, 0, 3])
+    y = of(Tensor(x))
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y.numpy(), of(Tensor(x.astype(np.float32))).numpy())

@@ -180,3 +180,49 @@ def test_the_mean_of_each_map_is_adaptive_pooling_to_one():
     x = turned(np.random.default_rng(0).standard_normal((2, 5, 6, 7), np.float32))
     y = F.adaptive_avg_pool2d(Tensor(x), 1)
     np.testing.assert_allclose(y.numpy(), x.mean((2, 3), keepdims=True), rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [3, 20, 70])
+@pytest.mark.parametrize("of", [F.softmax, F.log_softmax, F.max, F.min, F.sum])
+def test_over_the_channels(of, channels):
+    x = np.random.default_rng(0).standard_normal((3, channels, 30, 41), np.float32)
+    results = []
+    for given in (x, turned(x)):
+        leaf = Tensor(given, requires_grad=True)
+        y = of(leaf, 1)
+        (y * y).sum().backward()
+        results.append((y, leaf.grad))
+    (expected, gradient), (found, other) = results
+    assert channels_last(found.data) == (of in (F.softmax, F.log_softmax))
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5, atol=5e-6)
+    np.testing.assert_allclose(other.numpy(), gradient.numpy(), rtol=1e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize("of", [F.softmax, F.log_softmax, F.max, F.sum])
+def test_what_is_not_a_number_stays_in_its_pixel(of):
+    x = np.random.default_rng(0).standard_normal((3, 20, 30, 41), np.float32)
+    x[0, 0, 0, 0], x[1, 2, 3, 4] = -np.inf, np.nan
+    expected, found = (np.moveaxis(of(Tensor(given), 1).numpy(), 1, -1) for given in (x, turned(x)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-6)
+    if of in (F.softmax, F.log_softmax):
+        assert np.isnan(found[1, 3, 4]).all()
+        assert np.isfinite(found).sum() == x.size - 20 - (of is F.log_softmax)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(2, 5, 6, 7), (9, 20, 70, 60)])
+def test_batch_norm(shape, training):
+    x = np.random.default_rng(0).standard_normal(shape, np.float32) * 3 + 100
+    c = shape[1]
+    weight, bias, mean, var = np.random.default_rng(1).random((4, c), np.float32) + 0.5
+    exact = x.astype(np.float64)
+    mu, sigma2 = (exact.mean((0, 2, 3)), exact.var((0, 2, 3))) if training else (mean, var)
+    mu, sigma2, w, b = (a.astype(np.float64)[:, None, None] for a in (mu, sigma2, weight, bias))
+    for given in (x, turned(x)):
+        statistics = Tensor(mean.copy()), Tensor(var.copy())
+        y = F.batch_norm(Tensor(given), *statistics, Tensor(weight), Tensor(bias), training)
+        assert y.dtype == np.float32
+        assert channels_last(y.data) == channels_last(given)
+        np.testing.assert_allclose(
+            y.numpy(), (exact - mu) / np.sqrt(sigma2 + 1e-5) * w + b, rtol=1e-4, atol=2e-5
+        )
