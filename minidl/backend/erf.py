@@ -38,13 +38,13 @@ def erf(x: Array, out: Array) -> Array:
         return require("cupyx.scipy.special", "gpu12").erf(x, out)
     p, q = _coefficients(degree=10, end=3.5) if x.itemsize > 4 else _coefficients(degree=3, end=2.5)
     inside, square, v, divisor = (row.reshape(x.shape) for row in scratch(np, "erf", (4, x.size), np.float64))
-    np.clip(x, -END, END, out=inside, casting="same_kind")
+    np.clip(x, -END, END, out=inside)
     np.multiply(inside, inside, out=square)
     _polynomial(p, square, v)
     v /= _polynomial(q, square, divisor)
     v *= inside
     v += inside
-    return np.tanh(v, out=out, casting="same_kind")
+    return np.tanh(v, out=out)
 
 
 def _polynomial(coefficients: list[float], x: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ class BatchNorm(Function):
 
 
 def _normalize(x: Array, mu: Array, scale: Array, bias: Array, out: Array) -> None:
-    array_module(x).subtract(x, mu, out=out, casting="same_kind")
+    array_module(x).subtract(x, mu, out=out)
     out *= scale
     out += bias
 

@@ -64,7 +64,7 @@ class Max(Function):
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
-        y = array_module(x).empty([1 if i in self.axis else n for i, n in enumerate(x.shape)], x.dtype)
+        y = array_module(x).empty(tuple(1 if i in self.axis else n for i, n in enumerate(x.shape)), x.dtype)
         if len(self.axis) == 1:
             along(*self.axis, self.find, x, y)
         else:
