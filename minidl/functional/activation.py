@@ -22,17 +22,30 @@ from minidl.tensor import Tensor
 class Sigmoid(Function):
     """y = σ(x) = 1 / (1 + e⁻ˣ)        ∂L/∂x = ∂L/∂y · y (1 − y)
 
-    Computed as (1 + tanh(x/2)) / 2, which is the same number and never overflows.
+    Computed as e^{min(x, 0)} / (1 + e^{−|x|}), which is the same number, never overflows, and is right next to
+    0, too.
     """
 
     def forward(self, x: Array) -> Array:
-        y = 0.5 * array_module(x).tanh(0.5 * x) + 0.5
+        y = empty(array_module(x), x.shape, x.dtype, like=x)
+        for_each_block(_sigmoid, x, y)
         self.save(output=y)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
         (y,) = self.saved
         return dy * y * (1.0 - y)
+
+
+def _sigmoid(x: Array, out: Array) -> None:
+    xp = array_module(x)
+    e = scratch(xp, "sigmoid", x.shape, x.dtype)
+    xp.abs(x, out=e)
+    xp.negative(e, out=e)
+    xp.exp(e, out=e)
+    xp.maximum(e, x >= 0, out=out)  # e^{min(x, 0)}, for e ≤ 1
+    e += 1
+    out /= e
 
 
 class Tanh(Function):
@@ -154,7 +167,7 @@ def _normal_cdf(x: Array, out: Array) -> None:
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    return Sigmoid()(x)
+    return Sigmoid()(floating(x))
 
 
 def tanh(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from minidl import Tensor
+from minidl import Tensor, grad
 from minidl import functional as F
 
 
@@ -38,6 +38,20 @@ def test_softplus_far_out(dtype):
     with np.errstate(all="raise", under="ignore"):
         y = F.softplus(Tensor(x)).numpy()
     np.testing.assert_array_equal(y, np.array([0, 0, 0, 10000, largest, np.inf, np.nan], dtype))
+
+
+@pytest.mark.parametrize(("dtype", "places"), [(np.float32, 3.0), (np.float64, 3.0)])
+def test_sigmoid_and_the_gradient_of_softplus_are_exact_next_to_0(dtype, places):
+    x = np.linspace(-80, 80, 20_001).astype(dtype)
+    exact = 1 / (1 + np.exp(-x.astype(np.longdouble)))
+    leaf = Tensor(x, requires_grad=True)
+    (gradient,) = grad(F.softplus(leaf).sum(), [leaf])
+    for found in (F.sigmoid(Tensor(x)), gradient):
+        assert found.dtype == dtype
+        assert (np.abs(found.numpy() - exact) <= places * np.spacing(exact.astype(dtype))).all()
+    with np.errstate(all="raise", under="ignore"):
+        far = F.sigmoid(Tensor(np.array([-np.inf, -10000, 10000, np.inf, np.nan], dtype)))
+    np.testing.assert_array_equal(far.numpy(), np.array([0, 0, 1, 1, np.nan], dtype))
 
 
 def test_gelu_of_many_and_of_pictures_with_channels_last():
