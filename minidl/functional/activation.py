@@ -22,7 +22,7 @@ from minidl.tensor import Tensor
 class Sigmoid(Function):
     """y = σ(x) = 1 / (1 + e⁻ˣ)        ∂L/∂x = ∂L/∂y · y (1 − y)
 
-    Computed as e^{min(x, 0)} / (1 + e^{−|x|}), which is the same number, never overflows, and is right next to
+    Computed as e^{min(x, 0)} / (1 + e^{−|x|}), which is the same number, never overflows, and is right near
     0, too.
     """
 
