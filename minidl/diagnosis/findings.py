@@ -32,8 +32,9 @@ class InputCheck:
     wrong: int = 0
     finer: int = 0  # tried with a smaller step because of kinks, and right
     left_out: list[int] = field(default_factory=list)  # at a kink: f has no derivative to compare with
+    noise: int = 0  # zero both times, but for rounding: right
     beside_kink: int = 0  # of the wrong ones: at a kink, and the slope of neither side
-    error: float = 0.0  # the largest relative error
+    error: float = 0.0  # the largest relative error of the others
     where: str = ""  # of that error
     analytic: float = 0.0
     numeric: float = 0.0
@@ -65,6 +66,8 @@ class InputCheck:
             findings.append(
                 f"{len(self.left_out)} of {self.tried} at a kink, where f has no derivative: not counted"
             )
+        if self.noise:
+            findings.append(f"{self.noise} of {self.tried} zero but for rounding: right")
         text = f"{self.title}: {'; '.join(findings) or 'right'}"
         return text + (f"\n    likely cause: {self.cause}" if self.cause else "")
 
@@ -101,30 +104,36 @@ class GradcheckResult:
     def headline(self) -> str:
         if not self.compared and not self:
             return "gradcheck FAILED: nothing could be compared"
+        tried, noise = (sum(getattr(check, count) for check in self.checks) for count in ("tried", "noise"))
+        if not self.problem and not tried:
+            return "gradcheck passed: the inputs hold no numbers, nothing was compared"
+        if not self.problem and noise == self.compared:
+            return f"gradcheck passed: {noise} of {tried} derivatives tried are zero but for rounding"
         return (
             f"gradcheck {'passed' if self else 'FAILED'}: largest relative error {self.error:.2e} "
             f"(CS231n: {self.standing}), tolerance {self.tol:.0e}"
             f"{f', near kinks {KINK_TOL:.0e}' if any(check.finer for check in self.checks) else ''}; "
-            f"{sum(check.tried for check in self.checks)} derivatives tried in {self.seconds:.2f} s"
+            f"{tried} derivatives tried in {self.seconds:.2f} s"
         )
 
     def __str__(self) -> str:
         lines = [self.headline]
         lines += [self.problem] if self.problem else []
-        kinky: list[InputCheck] = []
+        special: list[InputCheck] = []
         for check in self.checks:
             if check.wrong:
                 lines.append(str(check))
-            elif check.kinks:
-                kinky.append(check)
-        if len(kinky) > 3:  # a network: one line for all its parameters
-            together = InputCheck(f"{len(kinky)} inputs and parameters", 1)
-            for check in kinky:
+            elif check.kinks or check.noise:
+                special.append(check)
+        if len(special) > 3:  # a network: one line for all its parameters
+            together = InputCheck(f"{len(special)} inputs and parameters", 1)
+            for check in special:
                 together.tried += check.tried
                 together.finer += check.finer
                 together.left_out += check.left_out
-            kinky = [together]
-        return "\n  ".join([*lines, *map(str, kinky)])
+                together.noise += check.noise
+            special = [together]
+        return "\n  ".join([*lines, *map(str, special)])
 
     __repr__ = __str__
 
