@@ -53,3 +53,18 @@ def cube(planted):
 def right(dy, x):
     """What Cube is to return."""
     return 3.0 * dy * x * x
+
+
+def function(forward, derivative):
+    """A Function y = forward(x) with a backward dy · derivative(x)."""
+
+    class Own(Function):
+        def forward(self, x):
+            self.save(x=x)
+            return forward(x)
+
+        def backward(self, dy):
+            (x,) = self.saved
+            return dy * Tensor(derivative(x.numpy()))
+
+    return Own

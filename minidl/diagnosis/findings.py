@@ -144,7 +144,7 @@ class GradcheckResult:
         for check in self.checks:
             cells = (check.title, check.tried, check.wrong or "–", check.kinks or "–", f"{check.error:.1e}")
             rows.append(_row(cells, f"color:{WRONG}" if check.wrong else ""))
-            if check.wrong:
+            if check.wrong or check.noise:
                 rows += [_line(line) for line in str(check).partition(": ")[2].splitlines()]
         problem = f"<p>{escape(self.problem)}</p>" if self.problem else ""
         table = f'<table style="border-collapse:collapse">{"".join(rows)}</table>' if self.checks else ""
