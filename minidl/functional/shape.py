@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
+from minidl.backend.im2col import is_integer
 from minidl.backend.memory import padded
 from minidl.errors import ShapeError
 from minidl.functional.arithmetic import in_one_type
@@ -242,7 +243,10 @@ def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """x with `widths[i]` = (before, after) elements of `value` added along axis i."""
-    if len(widths) != x.ndim or not all(np.shape(ends) == (2,) and min(ends) >= 0 for ends in widths):
+    right = isinstance(widths, (list, tuple, np.ndarray)) and len(widths) == x.ndim
+    if not right or not all(
+        np.shape(ends) == (2,) and all(is_integer(n, 0) for n in ends) for ends in widths
+    ):
         raise ShapeError(
             f"pad needs (before, after), both ≥ 0, for each of the {x.ndim} axes of {x.shape}, got {widths}"
         )

@@ -346,6 +346,16 @@ OPERATIONS = [
                 "pad needs (before, after), both ≥ 0, for each of the 2 axes of (2, 3), got [(1, 1)]",
             ),
             Mistake(
+                lambda: F.pad(zeros(2, 3), 1),  # type: ignore[arg-type]
+                ShapeError,
+                "pad needs (before, after), both ≥ 0, for each of the 2 axes of (2, 3), got 1",
+            ),
+            Mistake(
+                lambda: F.pad(zeros(2), [(0.5, 0)]),  # type: ignore[list-item]
+                ShapeError,
+                "pad needs (before, after), both ≥ 0, for each of the 1 axes of (2,), got [(0.5, 0)]",
+            ),
+            Mistake(
                 lambda: F.pad(zeros(2), [(0, -1)]),
                 ShapeError,
                 "pad needs (before, after), both ≥ 0, for each of the 1 axes of (2,), got [(0, -1)]",
