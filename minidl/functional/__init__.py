@@ -139,5 +139,5 @@ __all__ = [
     "where",
 ]
 
-for _name in __all__:
+for _name in __all__:  # so that none of them need say by itself what came instead of a Tensor
     globals()[_name] = complaints.on_tensors(globals()[_name])

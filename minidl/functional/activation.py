@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,16 +21,22 @@ from minidl.functional.shape import positive_axis
 from minidl.tensor import Tensor
 
 
+def _in_blocks(compute: Callable[[Array, Array], Any], x: Array) -> Array:
+    """A new y, elementwise, by compute(x, out=y) block by block."""
+    y = empty(array_module(x), x.shape, x.dtype, like=x)
+    for_each_block(compute, x, y)
+    return y
+
+
 class Sigmoid(Function):
     """y = σ(x) = 1 / (1 + e⁻ˣ)        ∂L/∂x = ∂L/∂y · y (1 − y)
 
-    Computed as e^{min(x, 0)} / (1 + e^{−|x|}), which is the same number, never overflows, and is right near
-    0, too.
+    Computed as e^{min(x, 0)} / (1 + e^{−|x|}), which is the same number and never overflows. Nothing cancels
+    in it, so that it keeps its digits where x is far below 0 and y tiny.
     """
 
     def forward(self, x: Array) -> Array:
-        y = empty(array_module(x), x.shape, x.dtype, like=x)
-        for_each_block(_sigmoid, x, y)
+        y = _in_blocks(_sigmoid, x)
         self.save(output=y)
         return y
 
@@ -68,8 +76,7 @@ class ReLU(Function):
     """
 
     def forward(self, x: Array) -> Array:
-        y = empty(array_module(x), x.shape, x.dtype, like=x)
-        for_each_block(positive_part, x, y)
+        y = _in_blocks(positive_part, x)
         self.save(output=y)
         return y
 
@@ -117,9 +124,7 @@ class Softplus(Function):
 
     def forward(self, x: Array) -> Array:
         self.save(x=x)
-        y = empty(array_module(x), x.shape, x.dtype, like=x)
-        for_each_block(_softplus, x, y)
-        return y
+        return _in_blocks(_softplus, x)
 
     def backward(self, dy: Tensor) -> Tensor:
         (x,) = self.saved
@@ -150,9 +155,7 @@ class NormalCDF(Function):
 
     def forward(self, x: Array) -> Array:
         self.save(x=x)
-        y = empty(array_module(x), x.shape, x.dtype, like=x)
-        for_each_block(_normal_cdf, x, y)
-        return y
+        return _in_blocks(_normal_cdf, x)
 
     def backward(self, dy: Tensor) -> Tensor:
         (x,) = self.saved
@@ -219,20 +222,11 @@ class Softmax(Function):
         return y * (dy - sum_(dy * y, axis=self.axis, keepdims=True))
 
 
-class LogSoftmax(Function):
+class LogSoftmax(Softmax):
     """yᵢ = xᵢ − ln Σⱼ e^{xⱼ}        ∂L/∂xᵢ = ∂L/∂yᵢ − e^{yᵢ} Σⱼ ∂L/∂yⱼ
 
     Here too the largest xⱼ is subtracted from all first.
     """
-
-    def __init__(self, axis: int) -> None:
-        self.axis = axis
-
-    def forward(self, x: Array) -> Array:
-        y = empty(array_module(x), x.shape, x.dtype, like=x)
-        along(self.axis, self.compute, x, y)
-        self.save(output=y)
-        return y
 
     @staticmethod
     def compute(x: Array, y: Array, axis: int) -> None:

@@ -38,25 +38,24 @@ class Conv2d(Function):
 
     Shapes: (N, C, H, W), (O, C/groups, KH, KW), (O,) → (N, O, OH, OW). The input is kept, never its columns.
 
-    In the same pass it may do what the next operation is for: with `relu` y is what `Rectified` returns, and
-    `pooled` gets what `RectifiedAndPooled` returns. Then y itself is not written down.
+    In the same pass it may do what the next operation is for: with `relu` y is what `Rectified` returns; with
+    `pool` y is not written down, and `done` is what `RectifiedAndPooled` returns.
     """
 
-    def __init__(
-        self, window: Window, groups: int, relu: bool = False, pooled: list[Epilogue] | None = None
-    ) -> None:
-        self.window, self.groups, self.relu, self.pooled = window, groups, relu, pooled
+    done: Epilogue | None = None
+
+    def __init__(self, window: Window, groups: int, relu: bool = False, pool: bool = False) -> None:
+        self.window, self.groups, self.relu, self.pool = window, groups, relu, pool
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.size = x.shape[2:]
         self.save(x=x if self.needs_grad[1] else None, weight=weight if self.needs_grad[0] else None)
         work = _algorithm_for(x, weight, self.window, self.groups)
-        if self.pooled is None:
+        if not self.pool:
             return work.conv2d(x, weight, bias, self.window, self.groups, self.relu)
         shape, records = (len(x), len(weight), *self.window.places(self.size)), any(self.needs_grad)
-        result = Epilogue(shape, bias, relu=True, pool=True, switches=records, dtype=x.dtype)
-        work.conv2d_with(result, x, weight, self.window)
-        self.pooled.append(result)
+        self.done = Epilogue(shape, bias, relu=True, pool=True, switches=records, dtype=x.dtype)
+        work.conv2d_with(self.done, x, weight, self.window)
         return np.broadcast_to(x.dtype.type(0), shape)  # of the shape of y, without its memory
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -145,16 +144,18 @@ class RectifiedAndPooled(Function):
 
     ∂L/∂x = ∂L/∂y at the pixel that was the largest, where y > 0
 
-    Shapes: (N, C, H, W) → (N, C, ⌊H / 2⌋, ⌊W / 2⌋). The result is taken out of `done`, where it would live as
-    long as the graph. Being an operation of its own, this lets go of ∂L/∂y before the convolution goes back.
+    Shapes: (N, C, H, W) → (N, C, ⌊H / 2⌋, ⌊W / 2⌋). The result is taken away from the convolution, where it
+    would live as long as the graph. As an operation of its own this lets go of ∂L/∂y before the other goes
+    back.
     """
 
-    def __init__(self, done: list[Epilogue]) -> None:
-        self.done = done
+    def __init__(self, convolution: Conv2d) -> None:
+        self.convolution = convolution
 
     def forward(self, x: Array) -> Array:
         self.size = x.shape[2:]
-        result = self.done.pop()
+        result, self.convolution.done = self.convolution.done, None
+        assert result is not None
         self.save(switches=result.switches)
         return result.y
 
@@ -205,8 +206,8 @@ def conv2d(
     window = Window.of(weight.shape[2:], stride, padding, dilation)
     operands = in_one_type(x, weight, *([] if bias is None else [bias]))
     if relu and pool and can_pool(window, groups, *operands):
-        pooled: list[Epilogue] = []
-        return RectifiedAndPooled(pooled)(Conv2d(window, groups, pooled=pooled)(*operands))
+        convolution = Conv2d(window, groups, pool=True)
+        return RectifiedAndPooled(convolution)(convolution(*operands))
     y = Conv2d(window, groups, relu)(*operands)
     y = Rectified()(y) if relu else y
     return max_pool2d(y, 2) if pool else y

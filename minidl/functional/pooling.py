@@ -16,7 +16,7 @@ from minidl.backend import pooling as work
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.backend.memory import empty, in_the_order_of
 from minidl.errors import ShapeError
-from minidl.functional.arithmetic import astype
+from minidl.functional.arithmetic import floating
 from minidl.functional.matmul import matmul
 from minidl.functional.reduction import mean
 from minidl.functional.shape import getitem, reshape
@@ -138,11 +138,6 @@ class AvgUnpool2d(Function):
 def _check_maps(x: Tensor) -> None:
     if x.ndim != 4:
         raise ShapeError(f"expected feature maps of (N, C, H, W), got {x.shape}")
-
-
-def _as_floats(x: Tensor) -> Tensor:
-    """x, integers as float32: their means are none."""
-    return x if x.dtype.kind == "f" else astype(x, "float32")
 
 
 def pooling_window(
@@ -271,7 +266,7 @@ def avg_pool2d(
             )
         )
         counts = down[:, None] * right
-    return AvgPool2d(window, places, counts)(_as_floats(x))
+    return AvgPool2d(window, places, counts)(floating(x))  # the means of integers are none
 
 
 def _counts(n: int, places: int, kernel: int, stride: int, padding: int, include_pad: bool) -> np.ndarray:
@@ -295,7 +290,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: int | tuple[int | None, int | No
         return x
     if size == (1, 1):
         return global_avg_pool2d(x)
-    x = _as_floats(x)
+    x = floating(x)
     down, right = (averaging_matrix(n, o, x) for n, o in zip(x.shape[2:], size, strict=True))
     return matmul(matmul(down, x), right.T)
 

@@ -145,6 +145,11 @@ def _unsqueezed(r: Draw) -> S:
     return S(r(*shape), r.axis(len(shape) + 1))
 
 
+def _pad_mistake(shape: tuple[int, ...], widths: Any, message: str) -> Mistake:
+    message = f"pad needs (before, after), both ≥ 0, for each of the {message}"
+    return Mistake(lambda: F.pad(zeros(*shape), widths), ShapeError, message)
+
+
 OPERATIONS = [
     Operation(
         "reshape",
@@ -340,31 +345,11 @@ OPERATIONS = [
         numpy=lambda x, widths, value=0.0: np.pad(x, widths, constant_values=value),
         torch=_torch_pad,
         mistakes=(
-            Mistake(
-                lambda: F.pad(zeros(2, 3), [(1, 1)]),
-                ShapeError,
-                "pad needs (before, after), both ≥ 0, for each of the 2 axes of (2, 3), got [(1, 1)]",
-            ),
-            Mistake(
-                lambda: F.pad(zeros(2, 3), 1),  # type: ignore[arg-type]
-                ShapeError,
-                "pad needs (before, after), both ≥ 0, for each of the 2 axes of (2, 3), got 1",
-            ),
-            Mistake(
-                lambda: F.pad(zeros(2), [(0.5, 0)]),  # type: ignore[list-item]
-                ShapeError,
-                "pad needs (before, after), both ≥ 0, for each of the 1 axes of (2,), got [(0.5, 0)]",
-            ),
-            Mistake(
-                lambda: F.pad(zeros(2), [(0, -1)]),
-                ShapeError,
-                "pad needs (before, after), both ≥ 0, for each of the 1 axes of (2,), got [(0, -1)]",
-            ),
-            Mistake(
-                lambda: F.pad(zeros(2, 3), (1, 1)),  # type: ignore[arg-type]
-                ShapeError,
-                "pad needs (before, after), both ≥ 0, for each of the 2 axes of (2, 3), got (1, 1)",
-            ),
+            _pad_mistake((2, 3), [(1, 1)], "2 axes of (2, 3), got [(1, 1)]"),
+            _pad_mistake((2, 3), (1, 1), "2 axes of (2, 3), got (1, 1)"),
+            _pad_mistake((2, 3), 1, "2 axes of (2, 3), got 1"),
+            _pad_mistake((2,), [(0, -1)], "1 axes of (2,), got [(0, -1)]"),
+            _pad_mistake((2,), [(0.5, 0)], "1 axes of (2,), got [(0.5, 0)]"),
         ),
     ),
     Operation(
