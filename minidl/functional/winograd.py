@@ -204,7 +204,7 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
 
 
 def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
-    """∂L/∂U (6, 6, O, C) of few channels: sums over an eighth of the strips each, and the sum of these."""
+    """∂L/∂U of few channels, in up to SUMS parts, each the sum over some of the strips:  (S, 6, 6, O, C)."""
     c, o = x.shape[1], y.shape[1]
     strips = tiles_of(y.shape, STRIP // (c + o), pieces=STRIPS)
     shares = [strips[part] for part in split(len(strips), -(-len(strips) // SUMS))]
@@ -218,11 +218,11 @@ def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
             add_product(dm, v, du, number == 0)
 
     parallel_for(np, add_up, list(zip(shares, sums, strict=True)))
-    return sums.sum(0)
+    return sums
 
 
 def _add_up_rounds(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
-    """∂L/∂U (6, 6, O, C), as large as all the filters: one sum, of which threads share the frequencies."""
+    """∂L/∂U as large as all the filters, in one part, of which threads share the frequencies."""
     c, o = x.shape[1], y.shape[1]
     du = scratch(np, "du", (6, 6, o, c), np.float32)
 
@@ -232,7 +232,7 @@ def _add_up_rounds(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
         parts += [(OUTPUT.T, y, (0, 0), part, dm[:, :, place]) for part, place in here.cut(PART // o)]
         parallel_for(np, transform, parts)
         parallel_for(np, add_product, [(dm[f], v[f], du[f], number == 0) for f in FREQUENCIES])
-    return du
+    return du[None]
 
 
 def add_product(dm: np.ndarray, v: np.ndarray, du: np.ndarray, first: bool) -> None:
@@ -254,7 +254,8 @@ def transform_filters(matrix: np.ndarray, weight: np.ndarray) -> np.ndarray:
     def block(part: slice) -> None:
         filters = scratch(np, "filters", (3, 3, part.stop - part.start, c), np.float32)
         filters[...] = weight[part].transpose(2, 3, 0, 1)
-        half = np.matmul(matrix, filters.reshape(3, 3, -1))
+        half = scratch(np, "half", (3, 6, filters[0, 0].size), np.float32)
+        np.matmul(matrix, filters.reshape(3, 3, -1), out=half)
         np.matmul(matrix, half.swapaxes(0, 1), out=u[:, :, part].reshape(6, 6, -1).swapaxes(0, 1))
 
     parallel_for(np, block, [(part,) for part in split(o, max(1, BLOCK // c))])
@@ -262,13 +263,19 @@ def transform_filters(matrix: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def filter_gradient(du: np.ndarray) -> np.ndarray:
-    """∂L/∂g = Gᵀ ∂L/∂U G:  (6, 6, O, C) → (O, C, 3, 3)."""
-    o, c = du.shape[2:]
+    """∂L/∂g = Gᵀ ∂L/∂U G, where ∂L/∂U is a sum of S parts:  (S, 6, 6, O, C) → (O, C, 3, 3).
+
+    [Gᵀ Gᵀ …], times the parts one below the other, adds them up as it goes.
+    """
+    s, o, c = du.shape[0], *du.shape[3:]
+    du, down = du.reshape(6 * s, 6, o, c).swapaxes(0, 1), np.tile(FILTER.T, s)
     dg = empty(np, (o, c, 3, 3), np.float32)
 
     def block(part: slice) -> None:
-        half = np.matmul(FILTER.T, du[:, :, part].reshape(6, 6, -1))
-        filters = np.matmul(FILTER.T, half.swapaxes(0, 1)).swapaxes(0, 1)
+        size = (part.stop - part.start) * c
+        half, filters = (scratch(np, name, (n, 3, size), np.float32) for name, n in (("half", 6), ("filters", 3)))
+        np.matmul(down, du[:, :, part].reshape(6, 6 * s, -1), out=half)
+        np.matmul(FILTER.T, half.swapaxes(0, 1), out=filters)
         dg[part] = filters.reshape(3, 3, -1, c).transpose(2, 3, 0, 1)
 
     parallel_for(np, block, [(part,) for part in split(o, max(1, BLOCK // c))])
