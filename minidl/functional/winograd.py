@@ -72,9 +72,9 @@ A, B, G = _evaluate(4), np.linalg.inv(_evaluate(6)), _evaluate(3)
 INPUT, FILTER, TURNED, OUTPUT = (np.array(m, np.float32, order="C") for m in (B.T, G, G[:, ::-1], A.T))
 FREQUENCIES = [(i, j) for i in split(6, 1) for j in split(6, 3)]
 STRIP = 24 << 10  # tiles, times channels of x and y, that one thread takes through all steps: V, M in 3.5 MB
-STRIPS = 4  # at least, or a thread that comes late would have none to take
+STRIPS = 4  # or one. Of fewer a thread that comes late would have none to take
 ROUND = 448  # tiles whose transforms all threads share, where the filters are more than the tiles
-INSIDE = 2  # rows of tiles that see only pixels: with so few all are copied, in one go
+LINE = 256  # tiles, times channels, of a line that is transformed by one product
 PART = 28 << 10  # of these, times channels, that one thread transforms at a time
 BLOCK = 16 << 10  # filters that one thread transforms at a time
 FILTER_BYTES = 5 << 20  # of U, up to which a thread works by itself
@@ -114,10 +114,12 @@ def _within(whole: slice, part: slice) -> slice:
 
 
 def tiles_of(shape: tuple[int, ...], limit: int, pieces: int = 1) -> list[Tiles]:
-    """All tiles of an output (N, O, H, W), about `limit` at a time, or fewer for as many `pieces`."""
+    """All tiles of an output (N, O, H, W), about `limit` at a time; if not all at once, in as many `pieces`."""
     n, _, h, w = shape
     everything = Tiles(slice(0, n), slice(0, -(-h // 4)), -(-w // 4))
-    return [piece for piece, _ in everything.cut(min(limit, -(-len(everything) // pieces)))]
+    if len(everything) > limit:
+        limit = min(limit, -(-len(everything) // pieces))
+    return [piece for piece, _ in everything.cut(limit)]
 
 
 def can(x: Array, y: Array, window: Window, groups: int) -> bool:
@@ -287,53 +289,63 @@ def transform(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out
 
     Bᵀ takes 6×6 tiles, which overlap; A takes 4×4 tiles.
     """
-    size, c = matrix.shape[1], x.shape[1]
-    pictures, rows, tiles = here.shape
-    half = scratch(np, "half", (pictures, rows, 6, 4 * (tiles - 1) + size, c), np.float32)
-    down(matrix, x, padding, here, out=half)
-    strides = (*half.strides[:3], 4 * half.strides[3], *half.strides[3:])
-    seen = np.lib.stride_tricks.as_strided(half, (pictures, rows, 6, tiles, size, c), strides)
-    np.matmul(matrix, seen, out=out.reshape(6, 6, *here.shape, c).transpose(2, 3, 0, 4, 1, 5))
-
-
-def down(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out: np.ndarray) -> None:
-    """matrix · tile, for the tiles of a row side by side, in out (n, rows, 6, W, C).
-
-    Rows of tiles that see only pixels find them where they lie; for the others they are copied.
-    """
     size, x = matrix.shape[1], x.transpose(0, 2, 3, 1)[here.pictures]
-    n, h, w, c = x.shape
-    left, right = padding[1], padding[1] + w
-    out[..., :left, :] = 0
-    out[..., right:, :] = 0
-    first, last = here.rows.start, here.rows.stop
-    inside = -(-padding[0] // 4)  # the first row of tiles that sees only pixels, and the first below these
-    below = max(inside, (h + padding[0] - size) // 4 + 1)
-    edges = [first, *(min(max(row, first), last) for row in (inside, below)), last]
-    if edges[2] - edges[1] <= INSIDE:
-        edges = [first, last]
-    for start, stop in itertools.pairwise(edges):
-        if start < stop:
-            top = 4 * start - padding[0]
-            lines = lines_of(x, top, top + 4 * (stop - start - 1) + size)
-            sn, sy, _, s1 = lines.strides
-            shape, strides = (n, stop - start, size, w * c), (sn, 4 * sy, sy, s1)
-            rows = np.lib.stride_tricks.as_strided(lines, shape, strides)
-            place = out[:, start - first : stop - first, :, left:right]
-            np.matmul(matrix, rows, out=place.reshape(n, stop - start, 6, -1))
+    (n, h, _, c), (_, rows, tiles) = x.shape, here.shape
+    top, height = 4 * here.rows.start - padding[0], 4 * (rows - 1) + size
+    above = max(-top, 0)
+    below = max(above, min(h - top, height))
+    half = scratch(np, "half", (n, height, tiles, 6, c), np.float32)
+    half[:, :above] = 0
+    half[:, below:] = 0
+    across(matrix, lines_of(x, top + above, top + below), padding[1], out=half[:, above:below])
+    strides = (half.strides[0], 4 * half.strides[1], half.strides[1], half.strides[4])
+    columns = np.lib.stride_tricks.as_strided(half, (n, rows, size, tiles * 6 * c), strides)
+    np.matmul(matrix, columns, out=_lines_of_tiles(out, here))
+
+
+def _lines_of_tiles(v: np.ndarray, here: Tiles) -> np.ndarray:
+    """V (6, 6, T, C) as (n, rows, 6, tiles · 6 · C): for each line of tiles its six lines of numbers."""
+    n, rows, _ = here.shape
+    return v.swapaxes(1, 2).reshape(6, n, rows, -1).transpose(1, 2, 0, 3)
 
 
 def lines_of(x: np.ndarray, top: int, bottom: int) -> np.ndarray:
-    """These lines of x (n, H, W, C), zero outside it, with the numbers of each side by side."""
-    n, h, w, c = x.shape
-    if top >= 0 and bottom <= h and x.strides[2:] == (4 * c, 4):
-        return x[:, top:bottom]
-    lines = scratch(np, "lines", (n, bottom - top, w, c), np.float32)
-    above, below = max(-top, 0), max(top, min(bottom, h)) - top
-    lines[:, :above] = 0
-    lines[:, above:below] = x[:, top + above : top + below]
-    lines[:, below:] = 0
-    return lines
+    """These lines of x (n, H, W, C), with the numbers of each side by side."""
+    lines = x[:, top:bottom]
+    if lines.strides[2:] == (4 * x.shape[3], 4):
+        return lines
+    copy = scratch(np, "lines", lines.shape, np.float32)
+    copy[...] = lines
+    return copy
+
+
+def across(matrix: np.ndarray, lines: np.ndarray, padding: int, out: np.ndarray) -> None:
+    """The tiles of each line, times matrixᵀ:  (n, H, W, C), zero beside it → (n, H, tiles, 6, C)."""
+    (n, h, w, c), tiles, size = lines.shape, out.shape[2], matrix.shape[1]
+    first, last = -(-padding // 4), (w + padding - size) // 4 + 1  # of those that see only pixels
+    if tiles * c <= LINE or last <= first:
+        first = last = tiles
+    for start, stop in ((0, first), (last, tiles)):
+        if start < stop:
+            left, right = max(0, 4 * start - padding), min(w, 4 * (stop - 1) + size - padding)
+            several = side_by_side(matrix, stop - start)[:, left + padding - 4 * start :][:, : right - left]
+            place = out[:, :, start:stop].reshape(n, h, -1, c)
+            np.matmul(several, lines[:, :, left:right], out=place)
+    if first < last:
+        sn, sy, sx, sc = lines.strides
+        inside = lines[:, :, 4 * first - padding :]
+        shape, strides = (n, h, last - first, size, c), (sn, sy, 4 * sx, sx, sc)
+        windows = np.lib.stride_tricks.as_strided(inside, shape, strides)
+        np.matmul(matrix, windows, out=out[:, :, first:last])
+
+
+def side_by_side(matrix: np.ndarray, tiles: int) -> np.ndarray:
+    """The matrix of several tiles of a line at once: the same numbers, 4 columns further for each."""
+    rows, size = matrix.shape
+    several = np.zeros((tiles * rows, 4 * (tiles - 1) + size), np.float32)
+    for tile in range(tiles):
+        several[tile * rows : (tile + 1) * rows, 4 * tile : 4 * tile + size] = matrix
+    return several
 
 
 def transform_output(m: np.ndarray, here: Tiles, epilogue: Epilogue) -> None:
@@ -348,11 +360,11 @@ def transform_output(m: np.ndarray, here: Tiles, epilogue: Epilogue) -> None:
 
 
 def frequencies(name: str, tiles: int, channels: int) -> np.ndarray:
-    """Scratch memory (6, 6, T, C) for V or M.
+    """Scratch memory (6, 6, T, C) for V or M, in which a tile's numbers of one line lie side by side.
 
-    The tiles are an odd number of cache lines apart. An even one such as those of 4096 bytes would put all of
-    them into the same few places of the first cache.
+    The lines are an odd number of cache lines apart: an even one such as those of 4096 bytes would put all
+    of them into the same few places of the first cache.
     """
-    lines = -(-6 * channels // 16) | 1
-    memory = scratch(np, name, (6, tiles, 16 * lines), np.float32)[:, :, : 6 * channels]
+    size = 6 * tiles * channels
+    memory = scratch(np, name, (6, 16 * (-(-size // 16) | 1)), np.float32)[:, :size]
     return memory.reshape(6, tiles, 6, channels).swapaxes(1, 2)
