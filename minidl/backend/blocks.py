@@ -74,7 +74,7 @@ def positive_part(x: Array, out: Array) -> Array:
     xp = array_module(x)
     if xp is not np or x.size < ROW:
         return xp.maximum(x, 0, out=out)
-    rows, targets = in_memory_order(x, out)
+    rows, targets = (x, out) if out.flags.c_contiguous else in_memory_order(x, out)
     if rows.flags.c_contiguous and targets.flags.c_contiguous:
         flat, whole = [rows.reshape(-1), targets.reshape(-1)], x.size // ROW * ROW
         np.maximum(flat[0][whole:], 0, out=flat[1][whole:])

@@ -15,6 +15,7 @@ from minidl.backend.memory import empty
 from minidl.backend.pooling import largest, largest_and_where
 from minidl.backend.threads import scratch
 
+OVERHANG = 3  # pixels that a line may reach beyond y
 CLOSED = 255  # the switch of a window of which the ReLU lets nothing through: no pixel has this number
 
 
@@ -38,16 +39,17 @@ class Epilogue:
     ) -> None:
         n, o, h, w = shape
         size = (n, h // 2, w // 2, o) if pool else (n, h, w, o)
-        self.shape, self.bias, self.relu, self.pool = shape, bias, relu, pool
+        self.shape, self.relu, self.pool = shape, relu, pool
         self._lines = empty(np, size, dtype)
         self._switches = empty(np, size, np.uint8) if switches else None
+        self._line = None if bias is None else np.tile(bias, w + OVERHANG)  # for long loops within NumPy
         self.y = self._lines.transpose(0, 3, 1, 2)
         self.switches = None if self._switches is None else self._switches.transpose(0, 3, 1, 2)
 
     def lines(self, pictures: slice, rows: slice, width: int) -> np.ndarray:
         """Where to put these rows of x ⋆ w, as (n, rows, width, O): their place in y, or scratch memory.
 
-        They may reach beyond y, to the right and below.
+        They may reach beyond y, below and, by OVERHANG, to the right.
         """
         place = self._lines[pictures, rows]
         shape = (len(place), rows.stop - rows.start, width, place.shape[3])
@@ -69,10 +71,10 @@ class Epilogue:
             place[...] = lines[:, : place.shape[1], : place.shape[2]]
 
     def _add_bias(self, lines: np.ndarray) -> None:
-        if self.bias is not None:
+        if self._line is not None:
             n, height, width, o = lines.shape
-            lines = lines.reshape(n, height, width * o)  # for long loops within NumPy
-            lines += np.tile(self.bias, width)
+            lines = lines.reshape(n, height, width * o)
+            lines += self._line[: width * o]
 
     def _pool(self, lines: np.ndarray, pictures: slice, rows: slice) -> np.ndarray:
         """The largest of each 2×2, in its place in y."""

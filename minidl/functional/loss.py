@@ -166,9 +166,9 @@ def _rows(scores: Tensor, targets: Any, weight: Any, ignore_index: int) -> tuple
 
 
 def _check_classes(targets: Array, kept: Array, classes: int) -> None:
-    wrong = array_module(targets).argwhere(kept & ((targets < 0) | (targets >= classes)))
-    if len(wrong):
-        index = tuple(int(i) for i in wrong[0])
+    wrong = kept & ((targets < 0) | (targets >= classes))
+    if wrong.any():
+        index = tuple(int(i) for i in array_module(targets).argwhere(wrong)[0])
         raise DataError(
             f"target {int(targets[index])} at index {index[0] if len(index) == 1 else index} is no class: "
             f"the scores are for {classes} classes, 0 to {classes - 1}"

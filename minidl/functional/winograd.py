@@ -30,22 +30,22 @@ Backward is the chain rule through the same matrices. For the weight,
 and for the input it is no more than a forward pass, because the transpose of a 3×3 convolution in steps of 1
 is the convolution with the filter turned by 180° and its channels exchanged.
 
-The transforms are small products too, first `down` the columns of the tiles, then across their rows. They
-need no copy if a pixel's channels lie side by side in memory. Then six rows of pixels are a matrix (6, W·C)
-as they stand, on which Bᵀ does its part for a whole row of tiles; and in the result six pixels are a matrix
-(6, C).
+The transforms are small products too. They need no copy if a pixel's channels lie side by side in memory.
+Then six pixels are a matrix (6, C) as they stand, which Bᵀ takes `across`; and in the result six lines are a
+matrix (6, tiles · 6 · C), on which it does its part downwards for a whole row of tiles.
 That is how y is made as well: its shape is (N, O, OH, OW), but its numbers lie as (N, OH, OW, O), and what
 follows in a network, ReLU and pooling, keeps them so (PyTorch calls it channels-last).
 
 The price is accuracy, and it depends on the points. Lavin & Gray's 0, ±1, ±2, ∞ keep most entries integers;
 with 0, ±2/3, ±3/2, ∞ rounding errors are five times smaller, three to seven times those of im2col, and a
 product with a matrix costs the same whatever its entries are (Barabasz et al. 2020, arXiv:1803.10986). And ∞
-or NaN in an input makes all 16 outputs of its tile NaN, also those whose windows do not see it.
+or NaN in an input makes all 16 outputs of its tile NaN, also those whose windows do not see it, and in a
+narrow picture those of the whole line of tiles.
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,11 +70,12 @@ def _evaluate(coefficients: int) -> np.ndarray:
 
 A, B, G = _evaluate(4), np.linalg.inv(_evaluate(6)), _evaluate(3)
 INPUT, FILTER, TURNED, OUTPUT = (np.array(m, np.float32, order="C") for m in (B.T, G, G[:, ::-1], A.T))
+TO_FREQUENCIES = {6: INPUT, 4: OUTPUT.T.copy()}  # by the size of the tiles
 FREQUENCIES = [(i, j) for i in split(6, 1) for j in split(6, 3)]
 STRIP = 24 << 10  # tiles, times channels of x and y, that one thread takes through all steps: V, M in 3.5 MB
 STRIPS = 4  # or one. Of fewer a thread that comes late would have none to take
 ROUND = 448  # tiles whose transforms all threads share, where the filters are more than the tiles
-LINE = 256  # tiles, times channels, of a line that is transformed by one product
+LINE = 4  # tiles, up to which a line is transformed by one product
 PART = 28 << 10  # of these, times channels, that one thread transforms at a time
 BLOCK = 16 << 10  # filters that one thread transforms at a time
 FILTER_BYTES = 5 << 20  # of U, up to which a thread works by itself
@@ -114,7 +115,7 @@ def _within(whole: slice, part: slice) -> slice:
 
 
 def tiles_of(shape: tuple[int, ...], limit: int, pieces: int = 1) -> list[Tiles]:
-    """All tiles of an output (N, O, H, W), about `limit` at a time; if not all at once, in as many `pieces`."""
+    """All tiles of an output (N, O, H, W), about `limit` at a time; if not at once, in as many `pieces`."""
     n, _, h, w = shape
     everything = Tiles(slice(0, n), slice(0, -(-h // 4)), -(-w // 4))
     if len(everything) > limit:
@@ -174,7 +175,7 @@ def _filtered(x: np.ndarray, u: np.ndarray, padding: Pair, epilogue: Epilogue) -
 
     def strip(here: Tiles) -> None:
         v, m = frequencies("v", len(here), c), frequencies("m", len(here), o)
-        transform(INPUT, x, padding, here, out=v)
+        transform(6, x, padding, here, out=v)
         np.matmul(v, u, out=m)
         transform_output(m, here, epilogue)
 
@@ -184,7 +185,7 @@ def _filtered(x: np.ndarray, u: np.ndarray, padding: Pair, epilogue: Epilogue) -
         def multiply(*f: slice) -> None:
             np.matmul(v[f], u[f], out=m[f])
 
-        before = [(INPUT, x, padding, part, v[:, :, place]) for part, place in here.cut(PART // c)]
+        before = [(6, x, padding, part, v[:, :, place]) for part, place in here.cut(PART // c)]
         after = [(m[:, :, place], part, epilogue) for part, place in here.cut(PART // o)]
         parallel_for(np, transform, before)
         parallel_for(np, multiply, FREQUENCIES)
@@ -215,8 +216,8 @@ def _add_up_strips(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
     def add_up(share: list[Tiles], du: np.ndarray) -> None:
         for number, here in enumerate(share):
             v, dm = frequencies("v", len(here), c), frequencies("m", len(here), o)
-            transform(INPUT, x, padding, here, out=v)
-            transform(OUTPUT.T, y, (0, 0), here, out=dm)
+            transform(6, x, padding, here, out=v)
+            transform(4, y, (0, 0), here, out=dm)
             add_product(dm, v, du, number == 0)
 
     parallel_for(np, add_up, list(zip(shares, sums, strict=True)))
@@ -230,8 +231,8 @@ def _add_up_rounds(x: np.ndarray, y: np.ndarray, padding: Pair) -> np.ndarray:
 
     for number, here in enumerate(tiles_of(y.shape, ROUND_BYTES // (36 * 4 * (c + o)))):
         v, dm = frequencies("v", len(here), c), frequencies("m", len(here), o)
-        parts = [(INPUT, x, padding, part, v[:, :, place]) for part, place in here.cut(PART // c)]
-        parts += [(OUTPUT.T, y, (0, 0), part, dm[:, :, place]) for part, place in here.cut(PART // o)]
+        parts = [(6, x, padding, part, v[:, :, place]) for part, place in here.cut(PART // c)]
+        parts += [(4, y, (0, 0), part, dm[:, :, place]) for part, place in here.cut(PART // o)]
         parallel_for(np, transform, parts)
         parallel_for(np, add_product, [(dm[f], v[f], du[f], number == 0) for f in FREQUENCIES])
     return du[None]
@@ -275,7 +276,9 @@ def filter_gradient(du: np.ndarray) -> np.ndarray:
 
     def block(part: slice) -> None:
         size = (part.stop - part.start) * c
-        half, filters = (scratch(np, name, (n, 3, size), np.float32) for name, n in (("half", 6), ("filters", 3)))
+        half, filters = (
+            scratch(np, name, (n, 3, size), np.float32) for name, n in (("half", 6), ("filters", 3))
+        )
         np.matmul(down, du[:, :, part].reshape(6, 6 * s, -1), out=half)
         np.matmul(FILTER.T, half.swapaxes(0, 1), out=filters)
         dg[part] = filters.reshape(3, 3, -1, c).transpose(2, 3, 0, 1)
@@ -284,12 +287,12 @@ def filter_gradient(du: np.ndarray) -> np.ndarray:
     return dg
 
 
-def transform(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out: np.ndarray) -> None:
+def transform(size: int, x: np.ndarray, padding: Pair, here: Tiles, out: np.ndarray) -> None:
     """matrix · tile · matrixᵀ for tiles of x (N, C, H, W), zero outside it, in out (6, 6, T, C).
 
-    Bᵀ takes 6×6 tiles, which overlap; A takes 4×4 tiles.
+    Of `size` 6 they overlap, and the matrix is Bᵀ; of size 4 it is A.
     """
-    size, x = matrix.shape[1], x.transpose(0, 2, 3, 1)[here.pictures]
+    x = x.transpose(0, 2, 3, 1)[here.pictures]
     (n, h, _, c), (_, rows, tiles) = x.shape, here.shape
     top, height = 4 * here.rows.start - padding[0], 4 * (rows - 1) + size
     above = max(-top, 0)
@@ -297,16 +300,11 @@ def transform(matrix: np.ndarray, x: np.ndarray, padding: Pair, here: Tiles, out
     half = scratch(np, "half", (n, height, tiles, 6, c), np.float32)
     half[:, :above] = 0
     half[:, below:] = 0
-    across(matrix, lines_of(x, top + above, top + below), padding[1], out=half[:, above:below])
+    across(size, lines_of(x, top + above, top + below), padding[1], out=half[:, above:below])
     strides = (half.strides[0], 4 * half.strides[1], half.strides[1], half.strides[4])
     columns = np.lib.stride_tricks.as_strided(half, (n, rows, size, tiles * 6 * c), strides)
-    np.matmul(matrix, columns, out=_lines_of_tiles(out, here))
-
-
-def _lines_of_tiles(v: np.ndarray, here: Tiles) -> np.ndarray:
-    """V (6, 6, T, C) as (n, rows, 6, tiles · 6 · C): for each line of tiles its six lines of numbers."""
-    n, rows, _ = here.shape
-    return v.swapaxes(1, 2).reshape(6, n, rows, -1).transpose(1, 2, 0, 3)
+    place = out.swapaxes(1, 2).reshape(6, n, rows, -1)  # where the tiles · 6 · C numbers of a line go
+    np.matmul(TO_FREQUENCIES[size], columns, out=place.transpose(1, 2, 0, 3))
 
 
 def lines_of(x: np.ndarray, top: int, bottom: int) -> np.ndarray:
@@ -319,16 +317,19 @@ def lines_of(x: np.ndarray, top: int, bottom: int) -> np.ndarray:
     return copy
 
 
-def across(matrix: np.ndarray, lines: np.ndarray, padding: int, out: np.ndarray) -> None:
-    """The tiles of each line, times matrixᵀ:  (n, H, W, C), zero beside it → (n, H, tiles, 6, C)."""
-    (n, h, w, c), tiles, size = lines.shape, out.shape[2], matrix.shape[1]
+def across(size: int, lines: np.ndarray, padding: int, out: np.ndarray) -> None:
+    """Each line of tiles, times matrixᵀ:  (n, H, W, C), zero beside it → (n, H, tiles, 6, C).
+
+    Where a tile sees no pixel there is nothing to multiply: the matrices at the edges have fewer columns.
+    """
+    (n, h, w, c), tiles = lines.shape, out.shape[2]
     first, last = -(-padding // 4), (w + padding - size) // 4 + 1  # of those that see only pixels
-    if tiles * c <= LINE or last <= first:
+    if tiles <= LINE or last <= first:
         first = last = tiles
     for start, stop in ((0, first), (last, tiles)):
         if start < stop:
             left, right = max(0, 4 * start - padding), min(w, 4 * (stop - 1) + size - padding)
-            several = side_by_side(matrix, stop - start)[:, left + padding - 4 * start :][:, : right - left]
+            several = side_by_side(size, stop - start)[:, left + padding - 4 * start :][:, : right - left]
             place = out[:, :, start:stop].reshape(n, h, -1, c)
             np.matmul(several, lines[:, :, left:right], out=place)
     if first < last:
@@ -336,15 +337,15 @@ def across(matrix: np.ndarray, lines: np.ndarray, padding: int, out: np.ndarray)
         inside = lines[:, :, 4 * first - padding :]
         shape, strides = (n, h, last - first, size, c), (sn, sy, 4 * sx, sx, sc)
         windows = np.lib.stride_tricks.as_strided(inside, shape, strides)
-        np.matmul(matrix, windows, out=out[:, :, first:last])
+        np.matmul(TO_FREQUENCIES[size], windows, out=out[:, :, first:last])
 
 
-def side_by_side(matrix: np.ndarray, tiles: int) -> np.ndarray:
-    """The matrix of several tiles of a line at once: the same numbers, 4 columns further for each."""
-    rows, size = matrix.shape
-    several = np.zeros((tiles * rows, 4 * (tiles - 1) + size), np.float32)
+@functools.cache
+def side_by_side(size: int, tiles: int) -> np.ndarray:
+    """Of several tiles of a line at once, of so many pixels: their matrix again and again, 4 columns on."""
+    several = np.zeros((tiles * 6, 4 * (tiles - 1) + size), np.float32)
     for tile in range(tiles):
-        several[tile * rows : (tile + 1) * rows, 4 * tile : 4 * tile + size] = matrix
+        several[tile * 6 : (tile + 1) * 6, 4 * tile : 4 * tile + size] = TO_FREQUENCIES[size]
     return several
 
 

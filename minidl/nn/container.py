@@ -105,7 +105,8 @@ def _done_in_one_pass(module: Module, following: list[Module], x: Any) -> int:
     relu, *rest = following
     if type(relu) is not ReLU or not _nobody_asks(module, relu):
         return 0
-    recorded = here.state.recording and any(t.requires_grad for t in (x, *module.parameters()))
+    operands = [t for t in (x, module.weight, module.bias) if t is not None]
+    recorded = here.state.recording and any(t.requires_grad for t in operands)
     if recorded and x.data.size // module.in_channels * module.out_channels < LARGE:
         return 0
     if rest and _in_either_order(relu, rest[0]):  # alone the ReLU would be done to all that the pooling drops

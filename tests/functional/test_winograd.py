@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,18 +59,22 @@ def check(n, c, o, h, w, padding, bound):
     o=st.integers(1, 5),
     size=st.tuples(st.integers(3, 19), st.integers(3, 19)),
     padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    line=st.sampled_from([0, 9]),
 )
-def test_any_shape(n, c, o, size, padding):
-    check(n, c, o, *size, padding, 5e-6)
+def test_any_shape(n, c, o, size, padding, line):
+    with mock.patch.object(winograd, "LINE", line):
+        check(n, c, o, *size, padding, 5e-6)
 
 
+@pytest.mark.parametrize("line", [0, 9])
 @pytest.mark.parametrize("size", range(1, 10))
-def test_no_row_of_tiles_is_transformed_twice(size, monkeypatch):
-    lines, seen = winograd.lines_of, []
-    monkeypatch.setattr(winograd, "lines_of", lambda x, *rows: seen.append(rows) or lines(x, *rows))
-    x, weight = arrays(0, (1, 2, size, 3), (2, 2, 3, 3))
-    winograd.conv2d(x.astype(np.float32), weight.astype(np.float32), None, Window((3, 3), padding=(1, 1)), 1)
-    assert [row for top, bottom in seen for row in range(top, bottom - 2, 4)] == [*range(-1, size - 1, 4)]
+def test_no_line_is_transformed_twice(size, line, monkeypatch):
+    monkeypatch.setattr(winograd, "LINE", line)
+    monkeypatch.setattr(winograd, "across", mock.Mock(wraps=winograd.across))
+    x, weight = (a.astype(np.float32) for a in arrays(0, (1, 2, size, size), (2, 2, 3, 3)))
+    winograd.conv2d(x, weight, None, Window((3, 3), padding=(1, 1)), 1)
+    (call,) = winograd.across.call_args_list
+    assert call.args[1].shape == (1, size, size, 2)
 
 
 @pytest.mark.parametrize("sum_bytes", [0, 1 << 20])
@@ -189,11 +195,13 @@ def test_gradients_through_the_operation(algorithm):
         assert relative_error(fast, plain) < 1e-4
 
 
-def test_what_is_not_finite_spoils_its_tiles():
+@pytest.mark.parametrize(("line", "columns"), [(0, slice(4, 8)), (9, slice(None))])
+def test_what_is_not_finite_spoils_its_tiles(line, columns, monkeypatch):
+    monkeypatch.setattr(winograd, "LINE", line)
     x, weight = (a.astype(np.float32) for a in arrays(0, (1, 2, 12, 12), (3, 2, 3, 3)))
     x[0, 0, 5, 5] = np.inf
     with np.errstate(invalid="ignore"):
         y = winograd.conv2d(x, weight, None, Window((3, 3), padding=(1, 1)), 1)
     spoiled = np.zeros((12, 12), bool)
-    spoiled[4:8, 4:8] = True
+    spoiled[4:8, columns] = True
     np.testing.assert_array_equal(np.isnan(y), np.broadcast_to(spoiled, y.shape))
