@@ -37,6 +37,13 @@ _one_at_a_time = threading.Lock()  # BLAS has one setting for the process; who s
 _to_put_back: list[tuple[Any, int]] = []  # that setting, which Ctrl-C in between leaves for the next one
 
 
+class _Thread(threading.local):
+    alone = False  # has it a job of its own, while others have theirs?
+
+
+_thread = _Thread()
+
+
 def _put_back() -> None:
     for library, threads in _to_put_back:
         library.set_num_threads(threads)
@@ -80,7 +87,7 @@ def one_blas_thread() -> Iterator[None]:
     After a product BLAS's other threads spin for some 30 ms in wait of the next, on cores that a small
     network needs for something else by then.
     """
-    if _controller() is None:
+    if _controller() is None or _thread.alone:
         yield
         return
     with _one_at_a_time:
@@ -102,7 +109,7 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
     themselves. The first error (in the order of the pieces) is raised when all have ended. A second caller
     waits until the first is served.
     """
-    if xp is not np or _controller() is None:
+    if xp is not np or _controller() is None or _thread.alone:
         for piece in pieces:
             run(*piece)
         return
@@ -135,6 +142,25 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
                 pool.wait()
     if errors:
         raise min(errors, key=operator.itemgetter(0))[1]
+
+
+def at_once(*jobs: Callable[[], Any]) -> list[Any]:
+    """[job() for job in jobs], each on one thread, which does all pieces of its `parallel_for`s by itself.
+
+    Threads that share every piece of work, small as it is, wait for each other at the end of each.
+    """
+    results: list[Any] = [None] * len(jobs)
+
+    def do(number: int, job: Callable[[], Any]) -> None:
+        before = _thread.alone
+        try:
+            _thread.alone = True
+            results[number] = job()
+        finally:
+            _thread.alone = before
+
+    parallel_for(np, do, list(enumerate(jobs)))
+    return results
 
 
 def split(n: int, width: int) -> list[slice]:

@@ -15,13 +15,16 @@ cache and for threads; in `row_conv.py`, with fewer copies; in `winograd.py`, wi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import numpy as np
 
 from minidl.autograd import Function
 from minidl.backend import Array, device_of
+from minidl.backend.blocks import ALONE
 from minidl.backend.im2col import Pair, Window, pair
+from minidl.backend.threads import at_once
 from minidl.errors import ShapeError
 from minidl.functional import gpu_conv, gpu_winograd, im2col_conv, row_conv, strip_conv, winograd
 from minidl.functional.activation import ReLU
@@ -29,8 +32,10 @@ from minidl.functional.arithmetic import in_one_type
 from minidl.functional.epilogue import Epilogue
 from minidl.functional.pooling import Unpool, max_pool2d
 from minidl.functional.reduction import sum as sum_
-from minidl.recording import here
+from minidl.recording import here, no_grad
 from minidl.tensor import Tensor
+
+MEDIUM = 1 << 21  # numbers of ∂L/∂y, up to which its gradients are computed at the same time
 
 
 class Conv2d(Function):
@@ -60,12 +65,12 @@ class Conv2d(Function):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = self.saved
-        dx = dw = None
-        if self.needs_grad[0]:
-            dx = ConvTranspose2d(self.window, self.groups, self.size)(dy, weight)
-        if self.needs_grad[1]:
-            dw = ConvWeight(self.window, self.groups)(x, dy)
-        return dx, dw, *bias_gradient(self, dy)
+        return gradients(
+            self.needs_grad,
+            dy,
+            lambda: ConvTranspose2d(self.window, self.groups, self.size)(dy, weight),
+            lambda: ConvWeight(self.window, self.groups)(x, dy),
+        )
 
 
 class ConvTranspose2d(Function):
@@ -85,12 +90,12 @@ class ConvTranspose2d(Function):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = self.saved
-        dx = dw = None
-        if self.needs_grad[0]:
-            dx = Conv2d(self.window, self.groups)(dy, weight)
-        if self.needs_grad[1]:
-            dw = ConvWeight(self.window, self.groups)(dy, x)
-        return dx, dw, *bias_gradient(self, dy)
+        return gradients(
+            self.needs_grad,
+            dy,
+            lambda: Conv2d(self.window, self.groups)(dy, weight),
+            lambda: ConvWeight(self.window, self.groups)(dy, x),
+        )
 
 
 class ConvWeight(Function):
@@ -121,11 +126,18 @@ class ConvWeight(Function):
         return dx, dy
 
 
-def bias_gradient(convolution: Conv2d | ConvTranspose2d, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """(∂L/∂b,) of a convolution that has a bias, () of one that has none."""
-    if len(convolution.needs_grad) == 2:
-        return ()
-    return (sum_(sum_(dy, (2, 3)), 0),) if convolution.needs_grad[2] else (None,)
+def gradients(
+    needed: Sequence[bool], dy: Tensor, dx: Callable[[], Tensor], dw: Callable[[], Tensor]
+) -> tuple[Tensor | None, ...]:
+    """∂L/∂x, ∂L/∂w, and where there is a bias ∂L/∂b = Σ ∂L/∂y: each if it is needed, else None."""
+    state, all_jobs = here.state, (dx, dw, lambda: sum_(sum_(dy, (2, 3)), 0))
+    jobs = [job for job, need in zip(all_jobs, needed, strict=False) if need]
+    medium = ALONE <= dy.data.size <= MEDIUM and device_of(dy.data) == "cpu"
+    if medium and all(needed[:2]) and not state.recording and state.anomaly is None:
+        results = iter(at_once(*map(no_grad, jobs)))
+    else:
+        results = iter([job() for job in jobs])
+    return tuple(next(results) if need else None for need in needed)
 
 
 # What a convolution has done in its own pass
