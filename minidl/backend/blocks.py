@@ -17,7 +17,7 @@ import numpy as np
 
 from minidl.backend import kernels
 from minidl.backend.device import Array, array_module, device_of
-from minidl.backend.memory import beside, channels_last, in_memory_order
+from minidl.backend.memory import beside, channels_last, in_memory_order, in_the_order_of
 from minidl.backend.products import Product
 from minidl.backend.threads import parallel_for, scratch, split
 
@@ -120,34 +120,40 @@ def _sum_of_lines(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> np.nd
     return y if keepdims else y.squeeze(axis)
 
 
-def sum_of_squares(x: Array, mean: Array) -> Array:
-    """Σ (x − μ)² over all axes of x (N, C, …) but the channels'; μ and the result are (C,).
+def sum_of_products(x: Array, mean: Array, y: Array | None = None) -> Array:
+    """Σ (x − μ) y over all axes of x (N, C, …) but the channels'; μ and the result are (C,).
 
-    Of a large x the differences are made and squared in the cache, some lines at a time.
+    Without y it is the sum of squares, Σ (x − μ)². Of a large x the differences are made and multiplied in
+    the cache, some lines at a time.
     """
     n, c, *size = x.shape
     if x.size <= ALONE or not size or device_of(x) == "gpu" or x.itemsize < 4:
         difference = x - beside(mean, x)
-        return sum_of(difference * difference, (0, *range(2, x.ndim)), keepdims=False)
+        product = difference * (difference if y is None else y)
+        return sum_of(product, (0, *range(2, x.ndim)), keepdims=False)
+    arrays = [x] if y is None else [x, in_the_order_of(x, y)]
     if turned := channels_last(x):
-        lines, means = x.transpose(0, 2, 3, 1).reshape(n * size[0], -1), np.tile(mean, size[1])
+        lines, *others = (array.transpose(0, 2, 3, 1).reshape(n * size[0], -1) for array in arrays)
+        means = np.tile(mean, size[1])
     else:
-        lines, means = x.reshape(n * c, -1), np.tile(mean, n)[:, None]
+        lines, *others = (array.reshape(n * c, -1) for array in arrays)
+        means = np.tile(mean, n)[:, None]
     means = np.broadcast_to(means, lines.shape)
     pieces = split(len(lines), max(1, BLOCK["cpu"] // lines.shape[1]))
-    y = np.empty((len(pieces) if turned else n, c), x.dtype)
+    total = np.empty((len(pieces) if turned else n, c), x.dtype)
 
     def add_up(i: int, rows: slice) -> None:
         difference = scratch(np, "difference", lines[rows].shape, x.dtype)
         np.subtract(lines[rows], means[rows], out=difference)
+        other = others[0][rows] if others else difference
         if turned:
-            np.multiply(difference, difference, out=difference)
-            difference.sum(axis=0).reshape(-1, c).sum(axis=0, out=y[i])
+            np.multiply(difference, other, out=difference)
+            difference.sum(axis=0).reshape(-1, c).sum(axis=0, out=total[i])
         else:
-            np.vecdot(difference, difference, out=y.reshape(-1)[rows])
+            np.vecdot(difference, other, out=total.reshape(-1)[rows])
 
     parallel_for(np, add_up, list(enumerate(pieces)))
-    return y.sum(axis=0)
+    return total.sum(axis=0)
 
 
 def along(axis: int, run: Callable[[Array, Array, int], Any], x: Array, y: Array) -> None:
