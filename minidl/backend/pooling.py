@@ -95,6 +95,14 @@ def put_everywhere(seen: Array, x: Array, picture: Array) -> None:
         y += x
 
 
+def put_everywhere_apart(seen: Array, x: Array, picture: Array | None = None) -> None:
+    """As `put_everywhere`, for windows that do not overlap."""
+    if picture is not None:
+        picture[...] = 0
+    for _, y in pixels(seen):
+        y[...] = x
+
+
 def for_each_piece(run: Callable[..., None], seen: Array, *maps: Array, picture: Array | None = None) -> None:
     """run(seen, *maps, picture) for the same pictures and channels of all, piece by piece.
 
@@ -131,6 +139,11 @@ def smallest(dtype: np.dtype) -> Any:
 
 
 # Windows and their places
+
+
+def apart(window: Window) -> bool:
+    """Whether no two windows see the same pixel."""
+    return all(s >= e for s, e in zip(window.stride, window.extent, strict=True))
 
 
 def overhang(window: Window, size: Pair, places: Pair) -> list[int]:

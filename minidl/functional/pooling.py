@@ -64,9 +64,11 @@ class Unpool(Function):
     def forward(self, x: Array) -> Array:
         x = in_the_order_of(self.switches, x)
         y, bordered, seen = work.empty_windows(x, self.window, self.size, like=self.switches)
-        apart = all(s >= e for s, e in zip(self.window.stride, self.window.extent, strict=True))
-        whole = bordered if not apart or bordered.size > seen.size else None
-        work.for_each_piece(work.put_apart if apart else work.put, seen, x, self.switches, picture=whole)
+        if work.apart(self.window):
+            gaps = bordered if bordered.size > seen.size else None
+            work.for_each_piece(work.put_apart, seen, x, self.switches, picture=gaps)
+        else:
+            work.for_each_piece(work.put, seen, x, self.switches, picture=bordered)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -125,7 +127,11 @@ class AvgUnpool2d(Function):
         self.places = x.shape[2:]
         y, bordered, seen = work.empty_windows(x, self.window, self.size, like=x)
         x = x / work.on_device_of(x, self.counts)
-        work.for_each_piece(work.put_everywhere, seen, x, picture=bordered)
+        if work.apart(self.window):
+            gaps = bordered if bordered.size > seen.size else None
+            work.for_each_piece(work.put_everywhere_apart, seen, x, picture=gaps)
+        else:
+            work.for_each_piece(work.put_everywhere, seen, x, picture=bordered)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
