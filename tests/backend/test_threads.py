@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from minidl.backend import threads
 from minidl.backend.threads import (
+    at_once,
     get_num_threads,
     parallel_for,
     release_scratch,
@@ -147,6 +148,35 @@ thread.join()
 assert seen == [{1}, {1}], seen
 assert blas() == before, (blas(), before)
 """
+
+
+def test_each_of_several_jobs_is_done_by_one_thread(three_threads):
+    pytest.importorskip("threadpoolctl")
+    meeting = threading.Barrier(2, timeout=30)
+
+    def job(name):
+        seen = []
+        parallel_for(np, lambda piece: seen.append((piece, threading.get_ident())), [(i,) for i in range(9)])
+        meeting.wait()  # both are at work at the same time, or never
+        return name, seen
+
+    (a, first), (b, second) = at_once(lambda: job("a"), lambda: job("b"))
+    assert (a, b) == ("a", "b")
+    assert [piece for piece, _ in first] == [piece for piece, _ in second] == list(range(9))
+    assert len({thread for _, thread in first}) == len({thread for _, thread in second}) == 1
+    assert first[0][1] != second[0][1]
+
+
+def test_after_an_error_in_a_job_all_threads_work_again(three_threads):
+    pytest.importorskip("threadpoolctl")
+
+    def fail():
+        raise ValueError("no result")
+
+    with pytest.raises(ValueError, match="no result"):
+        at_once(fail, fail, fail)
+    meeting = threading.Barrier(3, timeout=30)
+    parallel_for(np, meeting.wait, [()] * 3)
 
 
 def test_the_first_error_is_raised_after_all_have_ended(three_threads):

@@ -55,6 +55,25 @@ def test_batch_norm_has_pytorchs_values_and_derivatives(shape, training, affine)
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("size", [4, 200])  # up to ALONE numbers, and more
+def test_batch_norms_gradient_in_blocks_is_that_of_its_formulas(size, last, training):
+    r = np.random.default_rng(0)
+    x, out = r.standard_normal((2, 3, 5, size, size)) * 2 + 1
+    if last:
+        x, out = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, out))
+    inputs = [Tensor(a, requires_grad=True) for a in (x, *r.random((2, 5)))]
+    y = F.batch_norm(inputs[0], *map(Tensor, r.random((2, 5))), *inputs[1:], training=training)
+    in_blocks = grad(y, inputs, Tensor(out), retain_graph=True)
+    formulas = grad(y, inputs, Tensor(out), create_graph=True)
+    for a, b in zip(in_blocks, formulas, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-9, atol=1e-10 * size)
+    y = F.batch_norm(inputs[0].detach(), *map(Tensor, r.random((2, 5))), *inputs[1:], training=training)
+    weight_alone = grad(y, inputs[1:], Tensor(out))
+    assert [t.shape for t in weight_alone] == [(5,), (5,)]
+
+
 def test_batch_norm_in_float32_keeps_only_its_input_and_numbers_per_channel():
     x = Tensor(np.random.default_rng(0).standard_normal((8, 4, 6, 6)).astype(np.float32), requires_grad=True)
     y = F.batch_norm(x, None, None, training=True)
