@@ -15,16 +15,14 @@ cache and for threads; in `row_conv.py`, with fewer copies; in `winograd.py`, wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import numpy as np
 
+from minidl.at_once import gradients
 from minidl.autograd import Function
 from minidl.backend import Array, device_of
-from minidl.backend.blocks import ALONE
 from minidl.backend.im2col import Pair, Window, pair
-from minidl.backend.threads import at_once
 from minidl.errors import ShapeError
 from minidl.functional import gpu_conv, gpu_winograd, im2col_conv, row_conv, strip_conv, winograd
 from minidl.functional.activation import ReLU
@@ -32,10 +30,8 @@ from minidl.functional.arithmetic import in_one_type
 from minidl.functional.epilogue import Epilogue
 from minidl.functional.pooling import Unpool, max_pool2d
 from minidl.functional.reduction import sum as sum_
-from minidl.recording import here, no_grad
+from minidl.recording import here
 from minidl.tensor import Tensor
-
-MEDIUM = 1 << 21  # numbers of ∂L/∂y, up to which its gradients are computed at the same time
 
 
 class Conv2d(Function):
@@ -66,10 +62,11 @@ class Conv2d(Function):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = self.saved
         return gradients(
-            self.needs_grad,
+            self,
             dy,
             lambda: ConvTranspose2d(self.window, self.groups, self.size)(dy, weight),
             lambda: ConvWeight(self.window, self.groups)(x, dy),
+            lambda: bias_gradient(dy),
         )
 
 
@@ -91,10 +88,11 @@ class ConvTranspose2d(Function):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = self.saved
         return gradients(
-            self.needs_grad,
+            self,
             dy,
             lambda: Conv2d(self.window, self.groups)(dy, weight),
             lambda: ConvWeight(self.window, self.groups)(dy, x),
+            lambda: bias_gradient(dy),
         )
 
 
@@ -126,18 +124,9 @@ class ConvWeight(Function):
         return dx, dy
 
 
-def gradients(
-    needed: Sequence[bool], dy: Tensor, dx: Callable[[], Tensor], dw: Callable[[], Tensor]
-) -> tuple[Tensor | None, ...]:
-    """∂L/∂x, ∂L/∂w, and where there is a bias ∂L/∂b = Σ ∂L/∂y: each if it is needed, else None."""
-    state, all_jobs = here.state, (dx, dw, lambda: sum_(sum_(dy, (2, 3)), 0))
-    jobs = [job for job, need in zip(all_jobs, needed, strict=False) if need]
-    medium = ALONE <= dy.data.size <= MEDIUM and device_of(dy.data) == "cpu"
-    if medium and all(needed[:2]) and not state.recording and state.anomaly is None:
-        results = iter(at_once(*map(no_grad, jobs)))
-    else:
-        results = iter([job() for job in jobs])
-    return tuple(next(results) if need else None for need in needed)
+def bias_gradient(dy: Tensor) -> Tensor:
+    """∂L/∂b = Σ_{n, a, b} ∂L/∂y"""
+    return sum_(sum_(dy, (2, 3)), 0)
 
 
 # What a convolution has done in its own pass

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl as dl
-from minidl import Tensor
+from minidl import Tensor, at_once
+from minidl.backend import threads
 from minidl.backend.im2col import Window
-from minidl.backend.threads import at_once, get_num_threads, set_num_threads
+from minidl.backend.threads import get_num_threads, set_num_threads
 from minidl.errors import ShapeError
 from minidl.functional import conv2d, conv_transpose2d, convolution, fold, im2col_conv, strip_conv, unfold
 from minidl.functional.convolution import ConvWeight
@@ -231,7 +232,7 @@ def test_gradients_of_medium_maps_are_computed_at_once(monkeypatch):
 
     def counted(*jobs):
         numbers_of_jobs.append(len(jobs))
-        return at_once(*jobs)
+        return threads.at_once(*jobs)
 
     def gradients():
         x, weight, bias = inputs = leaves(*arrays)
@@ -239,18 +240,18 @@ def test_gradients_of_medium_maps_are_computed_at_once(monkeypatch):
         y.backward(Tensor(np.cos(y.numpy())))
         return [t.grad.numpy() for t in inputs]
 
-    monkeypatch.setattr(convolution, "at_once", counted)
+    monkeypatch.setattr(at_once, "at_once", counted)
     results = gradients()
     assert numbers_of_jobs == [3]
-    monkeypatch.setattr(convolution, "MEDIUM", 0)
+    monkeypatch.setattr(at_once, "MEDIUM", 0)
     for at_the_same_time, one_by_one in zip(results, gradients(), strict=True):
         np.testing.assert_array_equal(at_the_same_time, one_by_one)
     assert numbers_of_jobs == [3]
 
 
 def test_what_is_recorded_is_not_computed_at_once(monkeypatch):
-    monkeypatch.setattr(convolution, "at_once", None)
-    monkeypatch.setattr(convolution, "ALONE", 0)
+    monkeypatch.setattr(at_once, "at_once", None)
+    monkeypatch.setattr(at_once, "ALONE", 0)
     x, weight = leaves(np.ones((1, 2, 6, 6)), np.ones((3, 2, 3, 3)))
     dx, dw = dl.grad(conv2d(x, weight).sum(), (x, weight), create_graph=True)
     assert dx.requires_grad
