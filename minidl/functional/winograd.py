@@ -276,9 +276,8 @@ def filter_gradient(du: np.ndarray) -> np.ndarray:
 
     def block(part: slice) -> None:
         size = (part.stop - part.start) * c
-        half, filters = (
-            scratch(np, name, (n, 3, size), np.float32) for name, n in (("half", 6), ("filters", 3))
-        )
+        half = scratch(np, "half", (6, 3, size), np.float32)
+        filters = scratch(np, "filters", (3, 3, size), np.float32)
         np.matmul(down, du[:, :, part].reshape(6, 6 * s, -1), out=half)
         np.matmul(FILTER.T, half.swapaxes(0, 1), out=filters)
         dg[part] = filters.reshape(3, 3, -1, c).transpose(2, 3, 0, 1)
@@ -320,7 +319,7 @@ def lines_of(x: np.ndarray, top: int, bottom: int) -> np.ndarray:
 def across(size: int, lines: np.ndarray, padding: int, out: np.ndarray) -> None:
     """Each line of tiles, times matrixᵀ:  (n, H, W, C), zero beside it → (n, H, tiles, 6, C).
 
-    Where a tile sees no pixel there is nothing to multiply: the matrices at the edges have fewer columns.
+    There is nothing to multiply beside the picture: the matrices of tiles at its edges have fewer columns.
     """
     (n, h, w, c), tiles = lines.shape, out.shape[2]
     first, last = -(-padding // 4), (w + padding - size) // 4 + 1  # of those that see only pixels
