@@ -13,7 +13,7 @@ from minidl.recording import here
 def about_inputs(function: Any, inputs: tuple[Any, ...]) -> None:
     """Raise the likely reason why forward could not use its inputs, unless it is forward's own fault."""
     for x in inputs:
-        if not hasattr(x, "requires_grad"):
+        if not _is_tensor(x):
             raise unwrapped(function.name, x) from None
     about_devices(function.name, inputs)
 
@@ -40,13 +40,19 @@ def about_arguments(operation: Any, inputs: tuple[Any, ...], options: dict[str, 
         kind, call = kinds.get(argument, ""), here.state.call
         several = kind == "Sequence[Tensor]" and isinstance(value, (list, tuple))
         for x in value if several else (value,):
-            if "Tensor" in kind and not hasattr(x, "requires_grad") and not (x is None and "None" in kind):
+            if "Tensor" in kind and not _is_tensor(x) and not (x is None and "None" in kind):
                 place = f"{call.module().describe()}: " if call else ""
                 raise unwrapped(place + operation.__name__, x, "x" if several else argument) from None
 
 
+def _is_tensor(x: Any) -> bool:
+    return hasattr(x, "increment_version")  # as PyTorch's has not
+
+
 def unwrapped(name: str, x: Any, argument: str = "x") -> Exception:
-    return TypeError(f"{name} works on Tensors, got {type(x).__name__}: wrap it, Tensor({argument})")
+    kind = type(x).__name__
+    kind = f"{type(x).__module__}.{kind}" if kind == "Tensor" else kind
+    return TypeError(f"{name} works on Tensors, got {kind}: wrap it, Tensor({argument})")
 
 
 def about_devices(name: str, inputs: tuple[Any, ...]) -> None:

@@ -222,6 +222,15 @@ def test_zero_dimensional_results_are_arrays():
     assert total.item() == 4
 
 
+def test_a_gradient_is_copied_as_its_leaf_lies_in_memory():
+    last = np.arange(12.0).reshape(1, 2, 2, 3).transpose(0, 3, 1, 2)
+    for array in (last, np.ascontiguousarray(last)):
+        x = Tensor(array, requires_grad=True)
+        (x * 1).backward(Tensor(last))
+        assert x.grad.data.strides == array.strides
+        np.testing.assert_array_equal(x.grad.numpy(), last)
+
+
 def test_a_leaf_owns_its_gradient_also_where_backward_returns_what_was_saved():
     class Dot(Function):
         def forward(self, x, w):

@@ -205,6 +205,13 @@ def beside(a: Array, x: Array) -> Array:
     return a.reshape(1, -1, *(1,) * (x.ndim - 2))
 
 
+def copied(x: Array, like: Array) -> Array:
+    """A copy of x that lies in memory as `like` does."""
+    y = array_module(x).empty_like(like)
+    y[...] = x
+    return y
+
+
 def owns_memory(x: Array) -> bool:
     """Whether no other array had this memory first."""
     return x.flags.owndata or isinstance(x.base, Loan)

@@ -58,6 +58,11 @@ def largest_and_where(seen: Array, y: Array, switches: Array) -> None:
         xp.maximum(y, x, out=y)
 
 
+def where_nan(seen: Array, switches: Array) -> None:
+    for k, x in pixels(seen):
+        switches[x != x] = k
+
+
 def pick(seen: Array, y: Array, switches: Array) -> None:
     y[...] = 0
     picked = scratch(array_module(y), "pixels", y.shape, y.dtype)

@@ -26,6 +26,8 @@ from minidl.tensor import Tensor
 class MaxPool2d(Function):
     """y = max of each window        ∂L/∂x = ∂L/∂y at the pixel that was the largest, the first of several
 
+    NaN counts as the largest, the last of several, as in PyTorch.
+
     Which pixel that was, counted row by row in the window, is its switch: one byte for windows up to 16×16.
     The border is −∞, or the smallest integer.  Shapes: (N, C, H, W) → (N, C, *places).
     """
@@ -40,6 +42,8 @@ class MaxPool2d(Function):
         if self.keep_switches or self.needs_grad[0]:
             switches = work.first_pixels_inside(x, self.window, self.places)
             work.for_each_piece(work.largest_and_where, seen, y, switches)
+            if y.dtype.kind == "f" and array_module(y).isnan(y).any():
+                work.for_each_piece(work.where_nan, seen, switches)
             self.save(switches=switches)
             if self.keep_switches:
                 self.switches = switches
@@ -285,8 +289,9 @@ def _counts(n: int, places: int, kernel: int, stride: int, padding: int, include
 def adaptive_avg_pool2d(x: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
     """The means over OH × OW windows that cover the picture: (N, C, H, W) → (N, C, OH, OW).
 
-    Window a takes the rows ⌊a H / OH⌋ … ⌈(a + 1) H / OH⌉ − 1. Its mean is linear in the rows and in the
-    columns, so all of them together are y = A x Bᵀ with two small matrices. None keeps an axis as it is.
+    Window a takes the rows ⌊a H / OH⌋ … ⌈(a + 1) H / OH⌉ − 1. Where they are not all alike: their means are
+    linear in the rows and in the columns, so all of them together are y = A x Bᵀ with two small matrices, in
+    which ∞ or NaN spreads to all means of its picture. None keeps an axis as it is.
     """
     _check_maps(x)
     given = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
@@ -296,6 +301,8 @@ def adaptive_avg_pool2d(x: Tensor, output_size: int | tuple[int | None, int | No
         return x
     if size == (1, 1):
         return global_avg_pool2d(x)
+    if x.shape[2] % size[0] == x.shape[3] % size[1] == 0:
+        return avg_pool2d(x, (x.shape[2] // size[0], x.shape[3] // size[1]))
     x = floating(x)
     down, right = (averaging_matrix(n, o, x) for n, o in zip(x.shape[2:], size, strict=True))
     return matmul(matmul(down, x), right.T)

@@ -96,6 +96,29 @@ def test_adaptive_average_pooling_is_that_of_pytorch(height, width, output_size)
     )
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize("options", [{}, {"stride": 1}, {"padding": 1, "stride": 1}])
+@pytest.mark.parametrize("share", [0.03, 0.5, 1.0])
+def test_the_gradient_of_a_maximum_goes_to_the_nan_that_is_it(share, options):
+    torch = pytest.importorskip("torch")
+    r = np.random.default_rng(0)
+    x = np.where(r.random((2, 3, 8, 8)) < share, np.nan, r.standard_normal((2, 3, 8, 8)))
+    ours, theirs = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y, their_y = max_pool2d(ours, 2, **options), torch.nn.functional.max_pool2d(theirs, 2, **options)
+    y.sum().backward()
+    their_y.sum().backward()
+    np.testing.assert_array_equal(y.numpy(), their_y.detach().numpy())
+    np.testing.assert_array_equal(ours.grad.numpy(), theirs.grad.numpy())
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_what_is_not_finite_stays_in_its_window(number):
+    x = np.arange(16.0).reshape(1, 1, 4, 4)
+    x[0, 0, 1, 2] = number
+    means = adaptive_avg_pool2d(Tensor(x), 2).numpy()
+    np.testing.assert_array_equal(means, [[[[2.5, number], [10.5, 12.5]]]])
+
+
 def test_adaptive_pooling_of_the_right_size_is_the_picture_itself():
     x = Tensor(np.zeros((1, 2, 7, 7)))
     assert adaptive_avg_pool2d(x, (7, 7)) is x

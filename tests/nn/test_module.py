@@ -361,6 +361,16 @@ def test_a_layer_says_what_came_instead_of_a_tensor(layer, described, x, kind, r
             call(x)
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(1, 4, 3), nn.Linear(4, 4), nn.BatchNorm2d(1), nn.MaxPool2d(2), nn.ReLU()]
+)
+def test_a_layer_says_that_a_tensor_is_pytorchs(layer):
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"works on Tensors, got torch\.Tensor: wrap it, Tensor\(x\)$"):
+        layer(torch.zeros(2, 1, 4, 4))
+
+
 def test_an_operation_in_a_forward_names_the_module_it_is_in():
     class Net(nn.Module):
         def forward(self, x):
