@@ -34,6 +34,7 @@ SECTIONS: dict[str, tuple[str, Callable[[int, int, bool], dict[str, Any]]]] = {
     "training": ("VGG16 training", networks.training),
     "frozen": ("VGG16, frozen convolutions", networks.frozen),
     "small-cnn": ("A small network", networks.small_cnn),
+    "small-networks": ("Other small networks", networks.small_networks),
     "optimizer": ("The optimizer", optimizer.run),
     "memory": ("Peak memory", memory.run),
     "finetuning": ("Fine-tuning, the whole job", finetuning.run),

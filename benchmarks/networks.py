@@ -1,4 +1,4 @@
-"""Whole networks: VGG16 forward, all of it training, only its dense layers training; and a small CNN."""
+"""Whole networks: VGG16 forward, all of it training, only its dense layers training; and small ones."""
 
 from __future__ import annotations
 
@@ -61,6 +61,31 @@ def small_cnn(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
     x = rng.standard_normal((8 if quick else 64, 3, 32, 32), np.float32)
     y = rng.integers(0, 10, len(x))
     return {f"small CNN, training step, batch {len(x)}": _compare_steps(model, x, y, 5 * repetitions, 1.0)}
+
+
+def small_networks(batch: int, repetitions: int, quick: bool) -> dict[str, Timing]:
+    """LeNet and others that are small, in batches of several sizes."""
+    dl.seed(0)
+    thin: list[nn.Module] = []
+    for channels, width in ((3, 32), (32, 64), (64, 128)):
+        thin += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+    lenet = [nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2)]
+    lenet += [nn.Conv2d(6, 16, 5), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()]
+    lenet += [nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)]
+    wide = [nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    wide += [nn.Linear(9216, 128), nn.ReLU(), nn.Linear(128, 10)]
+    networks = {
+        "LeNet, 28×28": (lenet, (1, 28, 28)),
+        "two convolutions, 28×28": (wide, (1, 28, 28)),
+        "three with batch norm, 32×32": ([*thin, nn.Flatten(), nn.Linear(2048, 10)], (3, 32, 32)),
+    }
+    rng, timings = np.random.default_rng(0), {}
+    for name, (layers, shape) in networks.items():
+        for n in (2,) if quick else (1, 16, 64, 256):
+            x, y = rng.standard_normal((n, *shape), np.float32), rng.integers(0, 10, n)
+            row = f"{name}, training step, batch {n}"
+            timings[row] = _compare_steps(nn.Sequential(*layers), x, y, 3 * repetitions, None)
+    return timings
 
 
 def _aim(ratio: float, batch: int) -> float | None:

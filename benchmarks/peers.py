@@ -32,12 +32,22 @@ def same_network(model: nn.Module) -> torch.nn.Sequential:
     for layer in model.children():
         match layer:
             case nn.Conv2d():
-                channels = layer.in_channels, layer.out_channels
-                layers.append(undrawn(torch.nn.Conv2d, *channels, 3, padding=1))
+                options = (
+                    layer.in_channels,
+                    layer.out_channels,
+                    layer.kernel_size,
+                    layer.stride,
+                    layer.padding,
+                )
+                layers.append(undrawn(torch.nn.Conv2d, *options))
+            case nn.BatchNorm2d():
+                layers.append(torch.nn.BatchNorm2d(layer.num_features))
             case nn.Linear():
                 layers.append(undrawn(torch.nn.Linear, layer.in_features, layer.out_features))
             case nn.MaxPool2d():
                 layers.append(torch.nn.MaxPool2d(2))
+            case nn.AvgPool2d():
+                layers.append(torch.nn.AvgPool2d(2))
             case nn.ReLU():
                 layers.append(torch.nn.ReLU())
             case nn.Flatten():

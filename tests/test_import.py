@@ -40,7 +40,7 @@ def test_the_time_of_an_import():
 FLOORS = """
 errors files option_types palette words
 backend progress
-anomaly at_once autograd complaints lazy paths recording tensor
+anomaly autograd complaints gradients lazy paths recording tensor
 functional
 nn
 data diagnosis draw explain gradcheck graph models operations optim weights

@@ -120,7 +120,7 @@ def _sum_of_lines(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> np.nd
     return y if keepdims else y.squeeze(axis)
 
 
-def sum_of_products(x: Array, mean: Array, y: Array | None = None) -> Array:
+def sum_of_centred_products(x: Array, mean: Array, y: Array | None = None) -> Array:
     """Σ (x − μ) y over all axes of x (N, C, …) but the channels'; μ and the result are (C,).
 
     Without y it is the sum of squares, Σ (x − μ)². Of a large x the differences are made and multiplied in

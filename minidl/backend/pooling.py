@@ -136,6 +136,24 @@ def for_each_piece(run: Callable[..., None], seen: Array, *maps: Array, picture:
         parallel_for(array_module(seen), piece, pieces)
 
 
+def write_windows(
+    window: Window,
+    overlapping: Callable[..., None],
+    apart: Callable[..., None],
+    seen: Array,
+    bordered: Array,
+    *maps: Array,
+) -> None:
+    """`overlapping` for each piece, which begins with a picture of zeros; `apart` if no windows overlap.
+
+    That writes each pixel once, and needs the zeros only where pixels lie between the windows.
+    """
+    if all(s >= e for s, e in zip(window.stride, window.extent, strict=True)):
+        for_each_piece(apart, seen, *maps, picture=bordered if bordered.size > seen.size else None)
+    else:
+        for_each_piece(overlapping, seen, *maps, picture=bordered)
+
+
 def smallest(dtype: np.dtype) -> Any:
     """What no number of a type is below: −∞, the least integer, False."""
     if dtype.kind == "f":
@@ -144,11 +162,6 @@ def smallest(dtype: np.dtype) -> Any:
 
 
 # Windows and their places
-
-
-def apart(window: Window) -> bool:
-    """Whether no two windows see the same pixel."""
-    return all(s >= e for s, e in zip(window.stride, window.extent, strict=True))
 
 
 def overhang(window: Window, size: Pair, places: Pair) -> list[int]:

@@ -38,7 +38,7 @@ _to_put_back: list[tuple[Any, int]] = []  # that setting, which Ctrl-C in betwee
 
 
 class _Thread(threading.local):
-    alone = False  # has it a job of its own, while others have theirs?
+    alone = False  # does it a job of `at_once`? Then it shares no work, and leaves BLAS's setting alone
 
 
 _thread = _Thread()
@@ -106,8 +106,8 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
     """run(*piece) for every piece, in any order and on several threads; on the GPU one after the other.
 
     Pieces must write to disjoint places, and must call neither `parallel_for` nor `products.matmul`
-    themselves. The first error (in the order of the pieces) is raised when all have ended. A second caller
-    waits until the first is served.
+    themselves, which the jobs of `at_once` may. The first error (in the order of the pieces) is raised when
+    all have ended. A second caller waits until the first is served.
     """
     if xp is not np or _controller() is None or _thread.alone:
         for piece in pieces:
@@ -145,10 +145,7 @@ def parallel_for(xp: Any, run: Callable[..., None], pieces: Sequence[tuple[Any, 
 
 
 def at_once(*jobs: Callable[[], Any]) -> list[Any]:
-    """[job() for job in jobs], each on one thread, which does all pieces of its `parallel_for`s by itself.
-
-    Threads that share every piece of work, small as it is, wait for each other at the end of each.
-    """
+    """[job() for job in jobs], at the same time: what a job calls `parallel_for` with stays on its thread."""
     results: list[Any] = [None] * len(jobs)
 
     def do(number: int, job: Callable[[], Any]) -> None:

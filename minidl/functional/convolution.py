@@ -19,7 +19,6 @@ from types import ModuleType
 
 import numpy as np
 
-from minidl.at_once import gradients
 from minidl.autograd import Function
 from minidl.backend import Array, device_of
 from minidl.backend.im2col import Pair, Window, pair
@@ -30,6 +29,7 @@ from minidl.functional.arithmetic import in_one_type
 from minidl.functional.epilogue import Epilogue
 from minidl.functional.pooling import Unpool, max_pool2d
 from minidl.functional.reduction import sum as sum_
+from minidl.gradients import gradients
 from minidl.recording import here
 from minidl.tensor import Tensor
 
@@ -64,6 +64,7 @@ class Conv2d(Function):
         return gradients(
             self,
             dy,
+            weight,
             lambda: ConvTranspose2d(self.window, self.groups, self.size)(dy, weight),
             lambda: ConvWeight(self.window, self.groups)(x, dy),
             lambda: bias_gradient(dy),
@@ -90,6 +91,7 @@ class ConvTranspose2d(Function):
         return gradients(
             self,
             dy,
+            weight,
             lambda: Conv2d(self.window, self.groups)(dy, weight),
             lambda: ConvWeight(self.window, self.groups)(dy, x),
             lambda: bias_gradient(dy),

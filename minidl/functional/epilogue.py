@@ -15,7 +15,7 @@ from minidl.backend.memory import empty
 from minidl.backend.pooling import largest, largest_and_where
 from minidl.backend.threads import scratch
 
-OVERHANG = 3  # pixels that a line may reach beyond y
+OVERHANG = 3  # pixels that a line may reach beyond y, as the last of Winograd's tiles of 4 does
 CLOSED = 255  # the switch of a window of which the ReLU lets nothing through: no pixel has this number
 
 
@@ -42,7 +42,7 @@ class Epilogue:
         self.shape, self.relu, self.pool = shape, relu, pool
         self._lines = empty(np, size, dtype)
         self._switches = empty(np, size, np.uint8) if switches else None
-        self._line = None if bias is None else np.tile(bias, w + OVERHANG)  # for long loops within NumPy
+        self._bias_row = None if bias is None else np.tile(bias, w + OVERHANG)  # for long loops within NumPy
         self.y = self._lines.transpose(0, 3, 1, 2)
         self.switches = None if self._switches is None else self._switches.transpose(0, 3, 1, 2)
 
@@ -71,10 +71,10 @@ class Epilogue:
             place[...] = lines[:, : place.shape[1], : place.shape[2]]
 
     def _add_bias(self, lines: np.ndarray) -> None:
-        if self._line is not None:
+        if self._bias_row is not None:
             n, height, width, o = lines.shape
             lines = lines.reshape(n, height, width * o)
-            lines += self._line[: width * o]
+            lines += self._bias_row[: width * o]
 
     def _pool(self, lines: np.ndarray, pictures: slice, rows: slice) -> np.ndarray:
         """The largest of each 2×2, in its place in y."""

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from minidl.autograd import Function
 from minidl.backend import Array, array_module
-from minidl.backend.blocks import for_each_block, sum_of, sum_of_products
+from minidl.backend.blocks import for_each_block, sum_of, sum_of_centred_products
 from minidl.backend.memory import beside, empty
-from minidl.backend.threads import scratch
 from minidl.errors import ShapeError
 from minidl.functional.arithmetic import floating, in_one_type
 from minidl.functional.reduction import mean, var
@@ -38,20 +37,20 @@ class BatchNorm(Function):
         if self.statistics is None:
             m = x.size // max(x.shape[1], 1)
             mu = sum_of(x, self.axes, keepdims=False) / m  # NumPy's mean would divide in float64
-            variance = sum_of_products(x, mu) / m
+            variance = sum_of_centred_products(x, mu) / m
             self.batch_statistics = mu, variance
         else:
             mu, variance = self.statistics
         xp = array_module(x)
         inverse_std = 1.0 / xp.sqrt(variance + self.eps)
         y = empty(xp, x.shape, x.dtype, like=x)
-        for_each_block(_normalize, x, *_beside(x, (mu, weight * inverse_std, bias)), y)
+        for_each_block(_normalize, x, *_for_each(x, (mu, weight * inverse_std, bias)), y)
         self.save(x=x, weight=weight, mu=mu, inverse_std=inverse_std)
         return y
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight, mu, inverse_std = self.saved
-        if not is_grad_enabled():
+        if not is_grad_enabled() and x.dtype.itemsize >= 4:  # in float16 sums of products overflow
             return self._in_blocks(dy.data, x.data, weight.data, mu.data, inverse_std.data)
         mu, inverse_std = mu.reshape(self.channel), inverse_std.reshape(self.channel)
         if self.statistics is None:
@@ -71,22 +70,22 @@ class BatchNorm(Function):
     def _in_blocks(
         self, dy: Array, x: Array, weight: Array, mu: Array, inverse_std: Array
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        """The same without temporaries as large as x, where nothing is to be recorded."""
+        """∂L/∂x, ∂L/∂γ, ∂L/∂β without temporaries as large as x, where nothing is to be recorded."""
         dbias = sum_of(dy, self.axes, keepdims=False)
-        dweight = sum_of_products(x, mu, dy) * inverse_std
+        dweight = sum_of_centred_products(x, mu, dy) * inverse_std
         dx = None
         if self.needs_grad[0]:
             dx, scale = empty(array_module(x), x.shape, x.dtype, like=x), weight * inverse_std
             if self.statistics is None:
                 m = x.size // max(x.shape[1], 1)
-                numbers = mu, scale, scale * inverse_std * dweight / m, scale * dbias / m
-                for_each_block(_propagate, dy, x, *_beside(x, numbers), dx)
+                numbers = mu, inverse_std * (dweight / m), dbias / m, scale
+                for_each_block(_propagate, dy, x, *_for_each(x, numbers), dx)
             else:
-                for_each_block(array_module(x).multiply, dy, *_beside(x, (scale,)), dx)
+                for_each_block(array_module(x).multiply, dy, *_for_each(x, (scale,)), dx)
         return dx if dx is None else Tensor.wrap(dx), Tensor.wrap(dweight), Tensor.wrap(dbias)
 
 
-def _beside(x: Array, numbers: Iterable[Array]) -> list[Array]:
+def _for_each(x: Array, numbers: Iterable[Array]) -> list[Array]:
     """Numbers for each channel (C,), as arrays of the shape of x (N, C, …) that have no memory for it."""
     return [array_module(x).broadcast_to(beside(a, x), x.shape) for a in numbers]
 
@@ -98,12 +97,11 @@ def _normalize(x: Array, mu: Array, scale: Array, bias: Array, out: Array) -> No
     out += bias
 
 
-def _propagate(dy: Array, x: Array, mu: Array, scale: Array, slope: Array, shift: Array, out: Array) -> None:
-    """scale · dy − slope · (x − μ) − shift"""
-    xp = array_module(x)
+def _propagate(dy: Array, x: Array, mu: Array, slope: Array, shift: Array, scale: Array, out: Array) -> None:
+    """scale · (dy − (x − μ) · slope − shift)"""
     _normalize(x, mu, slope, shift, out)
-    scaled = xp.multiply(dy, scale, out=scratch(xp, "scaled", out.shape, out.dtype))
-    xp.subtract(scaled, out, out=out)
+    array_module(x).subtract(dy, out, out=out)
+    out *= scale
 
 
 def batch_norm(

@@ -68,11 +68,7 @@ class Unpool(Function):
     def forward(self, x: Array) -> Array:
         x = in_the_order_of(self.switches, x)
         y, bordered, seen = work.empty_windows(x, self.window, self.size, like=self.switches)
-        if work.apart(self.window):
-            gaps = bordered if bordered.size > seen.size else None
-            work.for_each_piece(work.put_apart, seen, x, self.switches, picture=gaps)
-        else:
-            work.for_each_piece(work.put, seen, x, self.switches, picture=bordered)
+        work.write_windows(self.window, work.put, work.put_apart, seen, bordered, x, self.switches)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -131,11 +127,8 @@ class AvgUnpool2d(Function):
         self.places = x.shape[2:]
         y, bordered, seen = work.empty_windows(x, self.window, self.size, like=x)
         x = x / work.on_device_of(x, self.counts)
-        if work.apart(self.window):
-            gaps = bordered if bordered.size > seen.size else None
-            work.for_each_piece(work.put_everywhere_apart, seen, x, picture=gaps)
-        else:
-            work.for_each_piece(work.put_everywhere, seen, x, picture=bordered)
+        runs = work.put_everywhere, work.put_everywhere_apart
+        work.write_windows(self.window, *runs, seen, bordered, x)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:

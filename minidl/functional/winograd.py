@@ -73,9 +73,9 @@ INPUT, FILTER, TURNED, OUTPUT = (np.array(m, np.float32, order="C") for m in (B.
 TO_FREQUENCIES = {6: INPUT, 4: OUTPUT.T.copy()}  # by the size of the tiles
 FREQUENCIES = [(i, j) for i in split(6, 1) for j in split(6, 3)]
 STRIP = 24 << 10  # tiles, times channels of x and y, that one thread takes through all steps: V, M in 3.5 MB
-STRIPS = 4  # or one. Of fewer a thread that comes late would have none to take
+STRIPS = 4  # at least, unless one is enough: of two or three a thread that comes late would get none
 ROUND = 448  # tiles whose transforms all threads share, where the filters are more than the tiles
-LINE = 4  # tiles, up to which a line is transformed by one product
+WHOLE_LINE = 4  # tiles: a line of more has so many zeros in its matrix that tile by tile is quicker
 PART = 28 << 10  # of these, times channels, that one thread transforms at a time
 BLOCK = 16 << 10  # filters that one thread transforms at a time
 FILTER_BYTES = 5 << 20  # of U, up to which a thread works by itself
@@ -115,7 +115,7 @@ def _within(whole: slice, part: slice) -> slice:
 
 
 def tiles_of(shape: tuple[int, ...], limit: int, pieces: int = 1) -> list[Tiles]:
-    """All tiles of an output (N, O, H, W), about `limit` at a time; if not at once, in as many `pieces`."""
+    """All tiles of an output (N, O, H, W), at once if they are up to `limit`, else in as many `pieces`."""
     n, _, h, w = shape
     everything = Tiles(slice(0, n), slice(0, -(-h // 4)), -(-w // 4))
     if len(everything) > limit:
@@ -271,7 +271,7 @@ def filter_gradient(du: np.ndarray) -> np.ndarray:
     [Gᵀ Gᵀ …], times the parts one below the other, adds them up as it goes.
     """
     s, o, c = du.shape[0], *du.shape[3:]
-    du, down = du.reshape(6 * s, 6, o, c).swapaxes(0, 1), np.tile(FILTER.T, s)
+    du, down = du.reshape(6 * s, 6, o, c).swapaxes(0, 1), np.tile(FILTER.T, s)  # (3, 6 S)
     dg = empty(np, (o, c, 3, 3), np.float32)
 
     def block(part: slice) -> None:
@@ -287,9 +287,9 @@ def filter_gradient(du: np.ndarray) -> np.ndarray:
 
 
 def transform(size: int, x: np.ndarray, padding: Pair, here: Tiles, out: np.ndarray) -> None:
-    """matrix · tile · matrixᵀ for tiles of x (N, C, H, W), zero outside it, in out (6, 6, T, C).
+    """V = Bᵀ d B for tiles d of size 6, which overlap, or A d Aᵀ for tiles of size 4.
 
-    Of `size` 6 they overlap, and the matrix is Bᵀ; of size 4 it is A.
+    x (N, C, H, W), zero outside it → out (6, 6, T, C).
     """
     x = x.transpose(0, 2, 3, 1)[here.pictures]
     (n, h, _, c), (_, rows, tiles) = x.shape, here.shape
@@ -316,24 +316,25 @@ def lines_of(x: np.ndarray, top: int, bottom: int) -> np.ndarray:
     return copy
 
 
-def across(size: int, lines: np.ndarray, padding: int, out: np.ndarray) -> None:
-    """Each line of tiles, times matrixᵀ:  (n, H, W, C), zero beside it → (n, H, tiles, 6, C).
+def across(size: int, lines: np.ndarray, left: int, out: np.ndarray) -> None:
+    """d B or d Aᵀ for each line of tiles:  (n, H, W, C), zero beside it → (n, H, tiles, 6, C).
 
-    There is nothing to multiply beside the picture: the matrices of tiles at its edges have fewer columns.
+    The first tile begins `left` pixels beside the lines. Columns of the matrices that would meet only zeros
+    are left out.
     """
     (n, h, w, c), tiles = lines.shape, out.shape[2]
-    first, last = -(-padding // 4), (w + padding - size) // 4 + 1  # of those that see only pixels
-    if tiles <= LINE or last <= first:
+    first, last = -(-left // 4), (w + left - size) // 4 + 1  # of those that see only pixels
+    if tiles <= WHOLE_LINE or last <= first:
         first = last = tiles
     for start, stop in ((0, first), (last, tiles)):
         if start < stop:
-            left, right = max(0, 4 * start - padding), min(w, 4 * (stop - 1) + size - padding)
-            several = side_by_side(size, stop - start)[:, left + padding - 4 * start :][:, : right - left]
+            begin, end = max(0, 4 * start - left), min(w, 4 * (stop - 1) + size - left)
+            columns = slice(begin + left - 4 * start, end + left - 4 * start)
             place = out[:, :, start:stop].reshape(n, h, -1, c)
-            np.matmul(several, lines[:, :, left:right], out=place)
+            np.matmul(side_by_side(size, stop - start)[:, columns], lines[:, :, begin:end], out=place)
     if first < last:
         sn, sy, sx, sc = lines.strides
-        inside = lines[:, :, 4 * first - padding :]
+        inside = lines[:, :, 4 * first - left :]
         shape, strides = (n, h, last - first, size, c), (sn, sy, 4 * sx, sx, sc)
         windows = np.lib.stride_tricks.as_strided(inside, shape, strides)
         np.matmul(TO_FREQUENCIES[size], windows, out=out[:, :, first:last])
@@ -341,10 +342,11 @@ def across(size: int, lines: np.ndarray, padding: int, out: np.ndarray) -> None:
 
 @functools.cache
 def side_by_side(size: int, tiles: int) -> np.ndarray:
-    """Of several tiles of a line at once, of so many pixels: their matrix again and again, 4 columns on."""
-    several = np.zeros((tiles * 6, 4 * (tiles - 1) + size), np.float32)
+    """The matrix that transforms several tiles of a line:  (6 · tiles, 4 · (tiles − 1) + size)."""
+    several = np.zeros((6 * tiles, 4 * (tiles - 1) + size), np.float32)
     for tile in range(tiles):
-        several[tile * 6 : (tile + 1) * 6, 4 * tile : 4 * tile + size] = TO_FREQUENCIES[size]
+        several[6 * tile : 6 * (tile + 1), 4 * tile : 4 * tile + size] = TO_FREQUENCIES[size]
+    several.flags.writeable = False
     return several
 
 

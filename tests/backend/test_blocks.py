@@ -15,7 +15,7 @@ from minidl.backend.blocks import (
     masked,
     positive_part,
     sum_of,
-    sum_of_products,
+    sum_of_centred_products,
 )
 from minidl.backend.memory import empty_channels_last
 from minidl.backend.threads import get_num_threads, set_num_threads
@@ -117,7 +117,7 @@ def test_along_an_axis(axis, shape, view):
     "shape", [(4, 3), (600, 20), (5, 4, 3), (9, 8, 9001), (7, 33, 50, 60), (2, 3, 700, 200)]
 )
 @pytest.mark.parametrize("order", ["contiguous", "channels last", "backwards"])
-def test_the_sum_of_products(shape, order):
+def test_the_sum_of_centred_products(shape, order):
     """Of differences that are small beside the numbers, the same for any number of threads."""
     x = np.random.default_rng(0).standard_normal(shape, np.float32) + 100
     if order == "channels last" and len(shape) == 4:
@@ -128,12 +128,16 @@ def test_the_sum_of_products(shape, order):
     axes = (0, *range(2, x.ndim))
     mean = x.mean(axes, dtype=np.float64).astype(np.float32)
     differences = x.astype(np.float64) - mean.reshape(-1, *(1,) * (x.ndim - 2))
-    found = sum_of_products(x, mean)
+    found = sum_of_centred_products(x, mean)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, (differences**2).sum(axes), rtol=2e-6)
+    y = np.random.default_rng(1).standard_normal(shape, np.float32)  # not in the order of x
+    products = differences * y
+    error = np.abs(sum_of_centred_products(x, mean, y) - products.sum(axes))
+    assert np.all(error <= 2e-6 * np.abs(products).sum(axes))
     threads = get_num_threads()
     try:
         set_num_threads(1)
-        np.testing.assert_array_equal(sum_of_products(x, mean), found)
+        np.testing.assert_array_equal(sum_of_centred_products(x, mean), found)
     finally:
         set_num_threads(threads)

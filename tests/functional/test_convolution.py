@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl as dl
-from minidl import Tensor, at_once
+from minidl import Tensor, gradients
 from minidl.backend import threads
 from minidl.backend.im2col import Window
 from minidl.backend.threads import get_num_threads, set_num_threads
@@ -234,24 +234,24 @@ def test_gradients_of_medium_maps_are_computed_at_once(monkeypatch):
         numbers_of_jobs.append(len(jobs))
         return threads.at_once(*jobs)
 
-    def gradients():
+    def computed():
         x, weight, bias = inputs = leaves(*arrays)
         y = conv2d(x, weight, bias, padding=1)
         y.backward(Tensor(np.cos(y.numpy())))
         return [t.grad.numpy() for t in inputs]
 
-    monkeypatch.setattr(at_once, "at_once", counted)
-    results = gradients()
+    monkeypatch.setattr(gradients, "at_once", counted)
+    results = computed()
     assert numbers_of_jobs == [3]
-    monkeypatch.setattr(at_once, "MEDIUM", 0)
-    for at_the_same_time, one_by_one in zip(results, gradients(), strict=True):
+    monkeypatch.setattr(gradients, "MEDIUM", (0, 0))
+    for at_the_same_time, one_by_one in zip(results, computed(), strict=True):
         np.testing.assert_array_equal(at_the_same_time, one_by_one)
     assert numbers_of_jobs == [3]
 
 
 def test_what_is_recorded_is_not_computed_at_once(monkeypatch):
-    monkeypatch.setattr(at_once, "at_once", None)
-    monkeypatch.setattr(at_once, "ALONE", 0)
+    monkeypatch.setattr(gradients, "at_once", None)
+    monkeypatch.setattr(gradients, "MEDIUM", (0, 1 << 21))
     x, weight = leaves(np.ones((1, 2, 6, 6)), np.ones((3, 2, 3, 3)))
     dx, dw = dl.grad(conv2d(x, weight).sum(), (x, weight), create_graph=True)
     assert dx.requires_grad

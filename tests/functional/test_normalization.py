@@ -74,6 +74,15 @@ def test_batch_norms_gradient_in_blocks_is_that_of_its_formulas(size, last, trai
     assert [t.shape for t in weight_alone] == [(5,), (5,)]
 
 
+def test_batch_norm_of_a_constant_channel_in_float16():
+    r = np.random.default_rng(0)
+    inputs = [Tensor(a.astype(np.float16), requires_grad=True) for a in (np.zeros((4, 1, 5, 5)), np.ones(1))]
+    dy = r.standard_normal((4, 1, 5, 5)).astype(np.float16)
+    F.batch_norm(inputs[0], None, None, inputs[1], training=True).backward(Tensor(dy))
+    dx = (dy.astype(float) - dy.astype(float).mean()) / np.sqrt(1e-5)
+    np.testing.assert_allclose(inputs[0].grad.numpy(), dx, rtol=0.02, atol=1)
+
+
 def test_batch_norm_in_float32_keeps_only_its_input_and_numbers_per_channel():
     x = Tensor(np.random.default_rng(0).standard_normal((8, 4, 6, 6)).astype(np.float32), requires_grad=True)
     y = F.batch_norm(x, None, None, training=True)

@@ -62,19 +62,25 @@ def check(n, c, o, h, w, padding, bound):
     line=st.sampled_from([0, 9]),
 )
 def test_any_shape(n, c, o, size, padding, line):
-    with mock.patch.object(winograd, "LINE", line):
+    with mock.patch.object(winograd, "WHOLE_LINE", line):
         check(n, c, o, *size, padding, 5e-6)
 
 
 @pytest.mark.parametrize("line", [0, 9])
 @pytest.mark.parametrize("size", range(1, 10))
 def test_no_line_is_transformed_twice(size, line, monkeypatch):
-    monkeypatch.setattr(winograd, "LINE", line)
+    monkeypatch.setattr(winograd, "WHOLE_LINE", line)
     monkeypatch.setattr(winograd, "across", mock.Mock(wraps=winograd.across))
     x, weight = (a.astype(np.float32) for a in arrays(0, (1, 2, size, size), (2, 2, 3, 3)))
     winograd.conv2d(x, weight, None, Window((3, 3), padding=(1, 1)), 1)
     (call,) = winograd.across.call_args_list
     assert call.args[1].shape == (1, size, size, 2)
+
+
+@pytest.mark.parametrize(("limit", "lengths"), [(24, [24]), (23, [6, 6, 6, 6]), (5, [5, 5, 5, 5, 4])])
+def test_all_tiles_at_once_or_in_enough_pieces(limit, lengths):
+    tiles = winograd.tiles_of((24, 7, 4, 3), limit, pieces=4)  # one a picture
+    assert [len(piece) for piece in tiles] == lengths
 
 
 @pytest.mark.parametrize("sum_bytes", [0, 1 << 20])
@@ -197,7 +203,7 @@ def test_gradients_through_the_operation(algorithm):
 
 @pytest.mark.parametrize(("line", "columns"), [(0, slice(4, 8)), (9, slice(None))])
 def test_what_is_not_finite_spoils_its_tiles(line, columns, monkeypatch):
-    monkeypatch.setattr(winograd, "LINE", line)
+    monkeypatch.setattr(winograd, "WHOLE_LINE", line)
     x, weight = (a.astype(np.float32) for a in arrays(0, (1, 2, 12, 12), (3, 2, 3, 3)))
     x[0, 0, 5, 5] = np.inf
     with np.errstate(invalid="ignore"):
