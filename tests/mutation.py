@@ -45,6 +45,13 @@ EQUIVALENT = [
         "sum_(dy, (2, 3))",
         "the engine adds up what a bias (C,) was broadcast to",
     ),
+    ("Conv2d", "(self, dy, weight,", "(self, dy, x,", "it decides whether they are computed at once"),
+    (
+        "ConvTranspose2d",
+        "(self, dy, weight,",
+        "(self, dy, x,",
+        "it decides whether they are computed at once",
+    ),
     ("Linear", "dy.sum(axis=0)", "dy", "the engine adds up what a bias (out,) was broadcast to"),
     ("CrossEntropy", "reshape(-1, 1)", "reshape(-2, 1)", "NumPy takes any negative length for the rest"),
     ("BatchNorm", "if not is_grad_enabled():", "pass", "the formulas say the same as the blocks"),

@@ -36,8 +36,9 @@ class BatchNorm(Function):
         self.channel = (1, -1) + (1,) * (x.ndim - 2)  # the shape of a per-channel array beside x
         if self.statistics is None:
             m = x.size // max(x.shape[1], 1)
-            mu = sum_of(x, self.axes, keepdims=False) / m  # NumPy's mean would divide in float64
-            variance = sum_of_centred_products(x, mu) / m
+            (wide,) = _wide(x)
+            mu = sum_of(wide, self.axes, keepdims=False) / m  # NumPy's mean would divide in float64
+            variance = sum_of_centred_products(wide, mu) / m
             self.batch_statistics = mu, variance
         else:
             mu, variance = self.statistics
@@ -45,12 +46,13 @@ class BatchNorm(Function):
         inverse_std = 1.0 / xp.sqrt(variance + self.eps)
         y = empty(xp, x.shape, x.dtype, like=x)
         for_each_block(_normalize, x, *_for_each(x, (mu, weight * inverse_std, bias)), y)
+        mu, inverse_std = (a.astype(x.dtype, copy=False) for a in (mu, inverse_std))
         self.save(x=x, weight=weight, mu=mu, inverse_std=inverse_std)
         return y
 
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mu, inverse_std = self.saved
-        if not is_grad_enabled() and x.dtype.itemsize >= 4:  # in float16 sums of products overflow
+        if not is_grad_enabled():
             return self._in_blocks(dy.data, x.data, weight.data, mu.data, inverse_std.data)
         mu, inverse_std = mu.reshape(self.channel), inverse_std.reshape(self.channel)
         if self.statistics is None:
@@ -69,8 +71,9 @@ class BatchNorm(Function):
 
     def _in_blocks(
         self, dy: Array, x: Array, weight: Array, mu: Array, inverse_std: Array
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
+    ) -> tuple[Tensor | None, ...]:
         """∂L/∂x, ∂L/∂γ, ∂L/∂β without temporaries as large as x, where nothing is to be recorded."""
+        dtype, (dy, x, weight, mu, inverse_std) = x.dtype, _wide(dy, x, weight, mu, inverse_std)
         dbias = sum_of(dy, self.axes, keepdims=False)
         dweight = sum_of_centred_products(x, mu, dy) * inverse_std
         dx = None
@@ -82,7 +85,13 @@ class BatchNorm(Function):
                 for_each_block(_propagate, dy, x, *_for_each(x, numbers), dx)
             else:
                 for_each_block(array_module(x).multiply, dy, *_for_each(x, (scale,)), dx)
-        return dx if dx is None else Tensor.wrap(dx), Tensor.wrap(dweight), Tensor.wrap(dbias)
+        wrap = Tensor.wrap
+        return tuple(a if a is None else wrap(a.astype(dtype, copy=False)) for a in (dx, dweight, dbias))
+
+
+def _wide(*arrays: Array) -> list[Array]:
+    """float16 as float32, in which sums over a batch do not overflow."""
+    return [a.astype("float32") if a.dtype.itemsize < 4 else a for a in arrays]
 
 
 def _for_each(x: Array, numbers: Iterable[Array]) -> list[Array]:
