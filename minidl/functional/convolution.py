@@ -296,8 +296,9 @@ def _check_bias(bias: Tensor | None, channels: int, weight: Tensor) -> None:
 # Which way
 
 ALGORITHMS = {"im2col": im2col_conv, "strips": strip_conv, "rows": row_conv, "winograd": winograd}
-SOME_CHANNELS, MANY_CHANNELS, MANY_PAIRS = 16, 24, 512
-MUCH_WORK, MORE_WORK = 1 << 22, 1 << 25  # multiplications, before Winograd saves any
+MANY_CHANNELS = 16
+MUCH_WORK = {"cpu": 1 << 19, "gpu": 1 << 22}  # multiplications, before Winograd saves any
+MORE_WORK = {"cpu": 1 << 21, "gpu": 1 << 25}
 _chosen = "auto"
 
 
@@ -309,8 +310,7 @@ def conv_algorithm(name: str | None = None) -> str:
     Where the last is not possible it is rows, and where there are no copies to save it is strips. On the GPU
     Winograd's is `gpu_winograd.py`, and `gpu_conv.py` is in the place of rows and strips.
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
-    if there is MUCH_WORK, or MORE_WORK for ∂L/∂w, and the pictures that are read have MANY_CHANNELS, or
-    SOME_CHANNELS that make MANY_PAIRS with those of the others.
+    if there is MUCH_WORK, or MORE_WORK for ∂L/∂w, and the pictures that are read have MANY_CHANNELS.
     `python -m benchmarks.choice` measures how often that is right, on the CPU. There Winograd's keeps filters
     that stay the same as it needs them, VGG16's in 300 MB (`backend/kept.py`). Its results are channels-last
     in memory; an infinity, NaN or huge number spoils all 4×4 outputs of a tile, and of pictures up to four
@@ -335,11 +335,10 @@ def _algorithm_for(x: Array, weight: Array, window: Window, groups: int) -> Modu
     return _algorithm(x, weight, window, groups, _winograd_pays(x, others, MUCH_WORK))
 
 
-def _winograd_pays(x: Array, others: int, work: int) -> bool:
+def _winograd_pays(x: Array, others: int, work: dict[str, int]) -> bool:
     """Whether it does with this many channels beside those of x, for 3×3 pixels in steps of 1."""
     n, c, h, w = x.shape
-    enough = c >= MANY_CHANNELS or (c >= SOME_CHANNELS and c * others >= MANY_PAIRS)
-    return enough and 9 * c * others * n * h * w >= work
+    return c >= MANY_CHANNELS and 9 * c * others * n * h * w >= work[device_of(x)]
 
 
 def _algorithm(x: Array, y: Array, window: Window, groups: int, winograd_pays: bool) -> ModuleType:
