@@ -159,7 +159,7 @@ class Optimizer(ABC):
         """Continue where `state_dict` was taken; the arrays are copied.
 
         Raises:
-            WeightsError: it is of other groups or parameters. Nothing was changed.
+            WeightsError: it is of another optimizer, other groups or parameters. Nothing was changed.
         """
         saved = state_dict["param_groups"]
         lengths, expected = ([len(g["params"]) for g in groups] for groups in (saved, self.param_groups))
@@ -167,6 +167,9 @@ class Optimizer(ABC):
             raise WeightsError(
                 f"the state has groups of {lengths} parameters, this optimizer has groups of {expected}"
             )
+        own, theirs = ({name for g in groups for name in g} for groups in (self.param_groups, saved))
+        if missing := sorted(own - theirs):
+            raise WeightsError(f"the state has no {', '.join(missing)}: it is not of {type(self).__name__}")
         params = [p for group in self.param_groups for p in group["params"]]
         state = {}
         for number, entry in state_dict["state"].items():

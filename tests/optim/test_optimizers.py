@@ -238,6 +238,18 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing():
     assert second.param_groups[0]["lr"] == 2.0
 
 
+def test_the_state_of_another_kind_of_optimizer_is_refused():
+    p = nn.Parameter(np.ones(2))
+    sgd, adam = optim.SGD([p], lr=0.5, momentum=0.9), optim.Adam([p], lr=0.25)
+    with pytest.raises(WeightsError, match=r"^the state has no betas, eps: it is not of Adam$"):
+        adam.load_state_dict(sgd.state_dict())
+    with pytest.raises(
+        WeightsError, match=r"^the state has no dampening, momentum, nesterov: it is not of SGD$"
+    ):
+        sgd.load_state_dict(adam.state_dict())
+    assert adam.param_groups[0]["lr"] == 0.25
+
+
 def test_a_step_without_any_gradient():
     used, unused = (nn.Parameter(np.ones(2, "float32")) for _ in range(2))
     optimizer = optim.SGD([used, unused], lr=0.1)
