@@ -294,7 +294,15 @@ class Module:
         return self._convert(lambda array: to_device(array, device))
 
     def astype(self: Self, dtype: Any) -> Self:
-        """Convert floating-point parameters, gradients and buffers to `dtype`."""
+        """Convert floating-point parameters, gradients and buffers to `dtype`.
+
+        Raises:
+            ValueError: dtype is no floating-point type. Nothing was changed.
+        """
+        if np.dtype(dtype).kind != "f":
+            raise ValueError(
+                f"{self.describe()}: expected a floating-point type such as 'float32', got {dtype!r}"
+            )
         return self._convert(lambda x: x.astype(dtype, copy=False) if x.dtype.kind == "f" else x)
 
     def double(self: Self) -> Self:

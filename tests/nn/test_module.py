@@ -430,3 +430,13 @@ def test_a_graph_does_not_keep_its_model():
     y = net(Tensor([1.0], requires_grad=True))
     del net
     assert y.grad_fn.made_in.module() is None
+
+
+def test_weights_are_floating_point_numbers():
+    layer = nn.Linear(3, 2)
+    with pytest.raises(
+        ValueError, match=r"^Linear 3→2: expected a floating-point type such as 'float32', got 'int64'$"
+    ):
+        layer.astype("int64")
+    assert layer.weight.dtype == np.float32
+    assert layer.astype("float64").weight.dtype == np.float64
