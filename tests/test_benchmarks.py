@@ -24,7 +24,7 @@ def test_quick(tmp_path):
     done = run("--quick", "--json", tmp_path / "results.json", "--plot", tmp_path / "results.png")
     assert done.returncode == 0, done.stderr
     tables = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"]
-    assert len(tables) == 15
+    assert len(tables) == 16
     rows = [row for table in tables.values() for row in table.values()]
     timings = [row for row in rows if "ratio" in row]
     assert len(timings) >= 16
