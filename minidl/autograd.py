@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from minidl import complaints
 from minidl.anomaly import looking_back
 from minidl.backend import Array, array_module
-from minidl.backend.memory import copied, owns_memory
+from minidl.backend.memory import copied, owned
 from minidl.lazy import LazyProduct
 from minidl.recording import Place, calling_place, here, set_grad_enabled
 from minidl.tensor import Tensor
@@ -244,7 +244,7 @@ def backward(
             dx = dx if dx.data.dtype is leaf.data.dtype else dx.astype(leaf.data.dtype)
             if leaf.grad is not None:
                 leaf.grad = leaf.grad + dx
-            elif owns_memory(dx.data) and dx.data.flags.c_contiguous and not taken & {id(dx), id(dx.data)}:
+            elif owned(dx.data, leaf.data) and not taken & {id(dx), id(dx.data)}:
                 leaf.grad = dx
             else:  # y = a + b gives a and b one and the same array, but each shall own its gradient
                 leaf.grad = dx * 1 if create_graph else _wrap(copied(dx.data, leaf.data))

@@ -55,8 +55,6 @@ EQUIVALENT = [
     ("Linear", "dy.sum(axis=0)", "dy", "the engine adds up what a bias (out,) was broadcast to"),
     ("CrossEntropy", "reshape(-1, 1)", "reshape(-2, 1)", "NumPy takes any negative length for the rest"),
     ("BatchNorm", "if not is_grad_enabled():", "pass", "the formulas say the same as the blocks"),
-    ("BatchNorm", "// x.shape[1]", "// mu.shape[1]", "μ is (1, C, …)"),
-    ("BatchNorm", "// x.shape[1]", "// inverse_std.shape[1]", "1/σ is (1, C, …)"),
     ("BatchNorm", "if not self.needs_grad[0]:", "pass", "∂L/∂x is computed, and nobody asks for it"),
     ("expand_axes", "if reduction.keepdims:", "pass", "the reduced axes have length 1 already"),
 ]

@@ -212,6 +212,6 @@ def copied(x: Array, like: Array) -> Array:
     return y
 
 
-def owns_memory(x: Array) -> bool:
-    """Whether no other array had this memory first."""
-    return x.flags.owndata or isinstance(x.base, Loan)
+def owned(x: Array, like: Array) -> bool:
+    """Whether no other array had this memory first, and x lies in it as `like` does in its own."""
+    return (x.flags.owndata or isinstance(x.base, Loan)) and x.strides == like.strides

@@ -59,8 +59,9 @@ def largest_and_where(seen: Array, y: Array, switches: Array) -> None:
 
 
 def where_nan(seen: Array, switches: Array) -> None:
+    """Switch to NaN, to the last one of a window. No number is larger than it, nor is it than any number."""
     for k, x in pixels(seen):
-        switches[x != x] = k
+        switches[array_module(x).isnan(x)] = k
 
 
 def pick(seen: Array, y: Array, switches: Array) -> None:

@@ -34,18 +34,18 @@ class BatchNorm(Function):
     def forward(self, x: Array, weight: Array, bias: Array) -> Array:
         self.axes = (0, *range(2, x.ndim))
         self.channel = (1, -1) + (1,) * (x.ndim - 2)  # the shape of a per-channel array beside x
+        self.m = x.size // max(x.shape[1], 1)
         if self.statistics is None:
-            m = x.size // max(x.shape[1], 1)
             (wide,) = _wide(x)
-            mu = sum_of(wide, self.axes, keepdims=False) / m  # NumPy's mean would divide in float64
-            variance = sum_of_centred_products(wide, mu) / m
+            mu = sum_of(wide, self.axes, keepdims=False) / self.m  # NumPy's mean would divide in float64
+            variance = sum_of_centred_products(wide, mu) / self.m
             self.batch_statistics = mu, variance
         else:
             mu, variance = self.statistics
         xp = array_module(x)
         inverse_std = 1.0 / xp.sqrt(variance + self.eps)
         y = empty(xp, x.shape, x.dtype, like=x)
-        for_each_block(_normalize, x, *_for_each(x, (mu, weight * inverse_std, bias)), y)
+        for_each_block(_normalize, x, *_broadcast(x, (mu, weight * inverse_std, bias)), y)
         mu, inverse_std = (a.astype(x.dtype, copy=False) for a in (mu, inverse_std))
         self.save(x=x, weight=weight, mu=mu, inverse_std=inverse_std)
         return y
@@ -65,8 +65,8 @@ class BatchNorm(Function):
         if not self.needs_grad[0]:
             return None, dweight, dbias
         if self.statistics is None:
-            m = x.numel() // x.shape[1]
-            dy = dy - dbias.reshape(self.channel) / m - normalised * (dweight.reshape(self.channel) / m)
+            dy = dy - dbias.reshape(self.channel) / self.m
+            dy = dy - normalised * (dweight.reshape(self.channel) / self.m)
         return dy * (weight.reshape(self.channel) * inverse_std), dweight, dbias
 
     def _in_blocks(
@@ -80,11 +80,10 @@ class BatchNorm(Function):
         if self.needs_grad[0]:
             dx, scale = empty(array_module(x), x.shape, x.dtype, like=x), weight * inverse_std
             if self.statistics is None:
-                m = x.size // max(x.shape[1], 1)
-                numbers = mu, inverse_std * (dweight / m), dbias / m, scale
-                for_each_block(_propagate, dy, x, *_for_each(x, numbers), dx)
+                numbers = mu, inverse_std * (dweight / self.m), dbias / self.m, scale
+                for_each_block(_propagate, dy, x, *_broadcast(x, numbers), dx)
             else:
-                for_each_block(array_module(x).multiply, dy, *_for_each(x, (scale,)), dx)
+                for_each_block(array_module(x).multiply, dy, *_broadcast(x, (scale,)), dx)
         wrap = Tensor.wrap
         return tuple(a if a is None else wrap(a.astype(dtype, copy=False)) for a in (dx, dweight, dbias))
 
@@ -94,7 +93,7 @@ def _wide(*arrays: Array) -> list[Array]:
     return [a.astype("float32") if a.dtype.itemsize < 4 else a for a in arrays]
 
 
-def _for_each(x: Array, numbers: Iterable[Array]) -> list[Array]:
+def _broadcast(x: Array, numbers: Iterable[Array]) -> list[Array]:
     """Numbers for each channel (C,), as arrays of the shape of x (N, C, …) that have no memory for it."""
     return [array_module(x).broadcast_to(beside(a, x), x.shape) for a in numbers]
 

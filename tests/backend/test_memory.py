@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.backend import memory
-from minidl.backend.memory import KEEP, LARGE, LINE, Arena, Loan, empty, owns_memory
+from minidl.backend.memory import KEEP, LARGE, LINE, Arena, Loan, empty, owned
 
 SHAPE = (2, LARGE // 4)  # of float32: twice as large as an array has to be
 
@@ -163,10 +163,11 @@ def test_small_arrays_are_plain(arena):
 
 def test_whose_memory_it_is():
     for x in (empty(np, SHAPE, np.float32), np.empty(3)):
-        assert owns_memory(x)
-        assert not owns_memory(x[1:])
-        assert not owns_memory(x.reshape(-1))
-        assert not owns_memory(x[1:][1:])
+        assert owned(x, x)
+        assert not owned(x[1:], x[1:])
+        assert not owned(x.reshape(-1), x.reshape(-1))
+        assert not owned(x[1:][1:], x[1:][1:])
+    assert not owned(np.empty((2, 3)), np.empty((3, 2)).T)
 
 
 def test_nothing_is_said_at_the_exit_of_python():

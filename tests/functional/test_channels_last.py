@@ -146,6 +146,9 @@ def test_the_gradient_of_a_leaf_lies_in_memory_as_the_leaf_does(last):
     x = Tensor(turned(ones) if last else ones, requires_grad=True)
     (F.relu(F.conv2d(x, Tensor(np.ones((32, 32, 3, 3), np.float32)), padding=1))).sum().backward()
     assert channels_last(x.grad.data) == last
+    y = x.detach().requires_grad_()
+    (y + y.relu()).backward(Tensor(ones))
+    assert channels_last(y.grad.data) == last
 
 
 def test_a_gate_keeps_its_own_order():
