@@ -56,6 +56,17 @@ EQUIVALENT = [
     ("CrossEntropy", "reshape(-1, 1)", "reshape(-2, 1)", "NumPy takes any negative length for the rest"),
     ("BatchNorm", "if not is_grad_enabled():", "pass", "the formulas say the same as the blocks"),
     ("BatchNorm", "if not self.needs_grad[0]:", "pass", "∂L/∂x is computed, and nobody asks for it"),
+    (
+        "_in_blocks",
+        "multiply, dy, *_broadcast(x, (scale,)), dx",
+        "multiply, *_broadcast(x, (scale,)), dy, dx",
+        "the factors of a product may change places",
+    ),
+    ("_in_blocks", "wrap(a.astype(dtype, copy=False))", "wrap(a)", "it is float64; float16 has its own test"),
+    ("_in_blocks", "copy=False", "copy=True", "a copy has the same numbers"),
+    ("_wide", "a.astype('float32') if", "a if", "it is float64; float16 has its own test"),
+    ("_wide", "itemsize < 4", "itemsize <= 4", "float32 is float32 already"),
+    ("_wide", "itemsize < 4", "itemsize < 5", "float32 is float32 already"),
     ("expand_axes", "if reduction.keepdims:", "pass", "the reduced axes have length 1 already"),
 ]
 
@@ -233,11 +244,23 @@ def places() -> list[Place]:
         classes = [
             v for v in own if isinstance(v, type) and issubclass(v, Function) and "backward" in vars(v)
         ]
-        called = {name for cls in classes for name in cls.backward.__code__.co_names}
-        helpers = [v for v in own if isinstance(v, types.FunctionType) and v.__name__ in called]
+        code, helpers = [cls.backward.__code__ for cls in classes], []
+        for caller in code:  # helpers have helpers
+            for name in sorted(_names(caller)):
+                function = vars(module).get(name)
+                helps = isinstance(function, types.FunctionType) and function in own
+                if helps and function not in helpers and name not in minidl.functional.__all__:
+                    helpers.append(function)
+                    code.append(function.__code__)
         found += [Place(cls, "backward") for cls in classes]
-        found += [Place(module, v.__name__) for v in helpers if v.__name__ not in minidl.functional.__all__]
+        found += [Place(module, function.__name__) for function in helpers]
     return found
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """What the code calls by name, and the functions within it."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def find_rows(found: list[Place]) -> None:

@@ -53,7 +53,7 @@ class BatchNorm(Function):
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mu, inverse_std = self.saved
         if not is_grad_enabled():
-            return self._in_blocks(dy.data, x.data, weight.data, mu.data, inverse_std.data)
+            return _in_blocks(self, dy.data, x.data, weight.data, mu.data, inverse_std.data)
         mu, inverse_std = mu.reshape(self.channel), inverse_std.reshape(self.channel)
         if self.statistics is None:
             # This gradient will be differentiated again, and needs μ and σ as functions of x.
@@ -69,23 +69,24 @@ class BatchNorm(Function):
             dy = dy - normalised * (dweight.reshape(self.channel) / self.m)
         return dy * (weight.reshape(self.channel) * inverse_std), dweight, dbias
 
-    def _in_blocks(
-        self, dy: Array, x: Array, weight: Array, mu: Array, inverse_std: Array
-    ) -> tuple[Tensor | None, ...]:
-        """∂L/∂x, ∂L/∂γ, ∂L/∂β without temporaries as large as x, where nothing is to be recorded."""
-        dtype, (dy, x, weight, mu, inverse_std) = x.dtype, _wide(dy, x, weight, mu, inverse_std)
-        dbias = sum_of(dy, self.axes, keepdims=False)
-        dweight = sum_of_centred_products(x, mu, dy) * inverse_std
-        dx = None
-        if self.needs_grad[0]:
-            dx, scale = empty(array_module(x), x.shape, x.dtype, like=x), weight * inverse_std
-            if self.statistics is None:
-                numbers = mu, inverse_std * (dweight / self.m), dbias / self.m, scale
-                for_each_block(_propagate, dy, x, *_broadcast(x, numbers), dx)
-            else:
-                for_each_block(array_module(x).multiply, dy, *_broadcast(x, (scale,)), dx)
-        wrap = Tensor.wrap
-        return tuple(a if a is None else wrap(a.astype(dtype, copy=False)) for a in (dx, dweight, dbias))
+
+def _in_blocks(
+    norm: BatchNorm, dy: Array, x: Array, weight: Array, mu: Array, inverse_std: Array
+) -> tuple[Tensor | None, ...]:
+    """∂L/∂x, ∂L/∂γ, ∂L/∂β without temporaries as large as x, where nothing is to be recorded."""
+    dtype, (dy, x, weight, mu, inverse_std) = x.dtype, _wide(dy, x, weight, mu, inverse_std)
+    dbias = sum_of(dy, norm.axes, keepdims=False)
+    dweight = sum_of_centred_products(x, mu, dy) * inverse_std
+    dx = None
+    if norm.needs_grad[0]:
+        dx, scale = empty(array_module(x), x.shape, x.dtype, like=x), weight * inverse_std
+        if norm.statistics is None:
+            numbers = mu, inverse_std * (dweight / norm.m), dbias / norm.m, scale
+            for_each_block(_propagate, dy, x, *_broadcast(x, numbers), dx)
+        else:
+            for_each_block(array_module(x).multiply, dy, *_broadcast(x, (scale,)), dx)
+    wrap = Tensor.wrap
+    return tuple(a if a is None else wrap(a.astype(dtype, copy=False)) for a in (dx, dweight, dbias))
 
 
 def _wide(*arrays: Array) -> list[Array]:

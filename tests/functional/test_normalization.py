@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl import Tensor, grad
+from minidl import Tensor, grad, no_grad
 from minidl import functional as F
 from minidl.errors import ShapeError
 
@@ -72,6 +72,22 @@ def test_batch_norms_gradient_in_blocks_is_that_of_its_formulas(size, last, trai
     y = F.batch_norm(inputs[0].detach(), *map(Tensor, r.random((2, 5))), *inputs[1:], training=training)
     weight_alone = grad(y, inputs[1:], Tensor(out))
     assert [t.shape for t in weight_alone] == [(5,), (5,)]
+
+
+def test_batch_norm_in_float16_adds_up_in_float32():
+    """A sum of 65,536 squares of about 1 is ∞ in float16."""
+    r = np.random.default_rng(0)
+    x, dy = r.standard_normal((2, 64, 4, 32, 32)).astype(np.float16)
+    results = []
+    for dtype in (np.float16, np.float32):
+        inputs = [Tensor(a.astype(dtype), requires_grad=True) for a in (x, np.ones(4), np.zeros(4))]
+        y = F.batch_norm(inputs[0], None, None, *inputs[1:], training=True)
+        with no_grad():
+            gradients = y.grad_fn.backward(Tensor(dy.astype(dtype)))
+        assert {t.dtype for t in (y, *gradients)} == {np.dtype(dtype)}
+        results.append([y, *gradients])
+    for half, single in zip(*results, strict=True):
+        np.testing.assert_allclose(half.numpy(), single.numpy(), rtol=2e-3, atol=4e-3)
 
 
 def test_batch_norm_of_a_constant_channel_in_float16():
