@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minidl.autograd import Function
-from minidl.backend import Array, array_module
+from minidl.backend import Array, array_module, device_of
 from minidl.backend.blocks import along, sum_of
 from minidl.functional.arithmetic import exp, log
 from minidl.functional.shape import positive_axis
@@ -75,7 +75,10 @@ class Max(Function):
         return y if self.keepdims else y.squeeze(self.axis)
 
     def find(self, x: Array, y: Array, axis: Axis) -> None:
-        getattr(x, self.extremum)(axis=axis, keepdims=True, out=y)
+        if device_of(x) == "gpu":  # no `out`: CuPy 14's min takes it for the dtype
+            y[...] = getattr(x, self.extremum)(axis=axis, keepdims=True)
+        else:
+            getattr(x, self.extremum)(axis=axis, keepdims=True, out=y)
 
     def backward(self, dy: Tensor) -> Tensor:
         (share,) = self.saved
