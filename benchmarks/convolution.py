@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.compare import Timing, alternate, check
 from benchmarks.peers import LAYOUTS, memory_format
+from minidl.backend.compiled import numba
 from minidl.backend.im2col import Window
 from minidl.functional.convolution import Conv2d, ConvTranspose2d, ConvWeight
 from minidl.recording import no_grad
@@ -87,8 +88,12 @@ Operations = dict[str, Callable]
 
 
 def as_in_a_network(x: np.ndarray, groups: int) -> Tensor:
-    """x (N, C, H, W) as it is within a network: channels-last but for pictures, and where groups are."""
-    if x.shape[1] > 3 and groups == 1:
+    """x (N, C, H, W) as it is within a network: channels-last but for pictures, and where groups are.
+
+    Depthwise convolutions are channels-last too, where Numba compiles them.
+    """
+    depthwise = groups == x.shape[1] and numba() is not None
+    if x.shape[1] > 3 and (groups == 1 or depthwise):
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     return Tensor(x)
 

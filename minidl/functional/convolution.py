@@ -23,7 +23,15 @@ from minidl.autograd import Function
 from minidl.backend import Array, device_of
 from minidl.backend.im2col import Pair, Window, pair
 from minidl.errors import ShapeError
-from minidl.functional import gpu_conv, gpu_winograd, im2col_conv, row_conv, strip_conv, winograd
+from minidl.functional import (
+    depthwise,
+    gpu_conv,
+    gpu_winograd,
+    im2col_conv,
+    row_conv,
+    strip_conv,
+    winograd,
+)
 from minidl.functional.activation import ReLU
 from minidl.functional.arithmetic import in_one_type
 from minidl.functional.epilogue import Epilogue
@@ -348,6 +356,8 @@ def _algorithm(x: Array, y: Array, window: Window, groups: int, winograd_pays: b
         wanted = name == "winograd" or (name == "auto" and winograd_pays)
         return gpu_winograd if wanted and gpu_winograd.can(x, y, window, groups) else gpu_conv
     if name == "auto":
+        if depthwise.can(x, y, window, groups):
+            return depthwise
         name = "winograd" if winograd_pays else "rows"
     if name == "winograd" and not winograd.can(x, y, window, groups):
         name = "rows"

@@ -1,0 +1,268 @@
+"""The depthwise convolution, in loops: each channel has one filter and sees no other channel.
+
+    y[n, a, b, c] = Σ_{i, j} x[n, a·s + i·d − p, b·s + j·d − p, c] · w[i, j, c] + bias[c]
+
+Nine multiplications a pixel, for 3×3, are too few for a matrix product. NumPy would take each of them through
+memory by itself, or multiply mostly zeros, as `row_conv.py` does. So here the loops stand as in the formula,
+and Numba compiles them, where it is installed; elsewhere `row_conv.py` does the work. Channels lie side by side
+in memory: the innermost loop takes as many at a time as the processor can.
+
+Which pixel of x it is, is looked up (`Axis`). For ∂L/∂x the same loops look the other way: pixel h of ∂L/∂x was
+pixel i of the window at place (h + p − i·d) / s, or of none.
+
+What the loops wait for is memory. So four places that see the same pixels are computed together, ∂L/∂w is read
+and written once for four rows, and the filters have a fixed distance, FAR, which the compiler knows.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from minidl.backend import Array
+from minidl.backend.blocks import positive_part
+from minidl.backend.compiled import compiled, numba
+from minidl.backend.im2col import Pair, Window
+from minidl.backend.memory import empty_channels_last
+from minidl.backend.threads import parallel_for, split
+
+WORTH = 1 << 20  # multiplications, from which on it pays: to compile takes a second or two, once
+MANY = 2048  # channels, at most
+FAR = MANY + 104  # numbers from w[i, j] to w[i, j + 1]: no multiple of 4 KB, which would share lines of the cache
+PIECES = 4  # of the work, about, for the threads
+SUMS = 4  # rows whose products are added up before ∂L/∂w is written
+FEW = 9  # pixels of a window, up to which four places at a time have room in the processor
+
+
+class Axis(NamedTuple):
+    """Which pixel of the input a place of the result finds at each position of the window, along one axis."""
+
+    pixel: np.ndarray  # (places, K); −1: none
+    whole: np.ndarray  # (places,): it finds one at every position
+    pair: np.ndarray  # (places,): so does the next place, each a position further on: they share K − 1 pixels
+    step: int  # from one position to the next
+    positions: tuple[int, ...]  # 0 … K − 1: the compiler knows how many
+
+    @classmethod
+    @functools.lru_cache(maxsize=256)
+    def forward(cls, window: Window, axis: int, size: int, places: int) -> Axis:
+        """Pixel a·s + i·d − p of `size`."""
+        s, p, d, i = _along(window, axis)
+        return cls._of(np.arange(places)[:, None] * s + i * d - p, size, d, s == d)
+
+    @classmethod
+    @functools.lru_cache(maxsize=256)
+    def transposed(cls, window: Window, axis: int, places: int, size: int) -> Axis:
+        """Place (h + p − i·d) / s of `places`, where that is an integer; the positions i in reverse."""
+        s, p, d, i = _along(window, axis)
+        scaled = np.arange(size)[:, None] + p - i[::-1] * d
+        return cls._of(np.where(scaled % s == 0, scaled // s, -1), places, d // s, s == d == 1)
+
+    @classmethod
+    def _of(cls, pixel: np.ndarray, size: int, step: int, shared: bool) -> Axis:
+        pixel = np.where((pixel >= 0) & (pixel < size), pixel, -1)
+        whole = (pixel >= 0).all(1)
+        pair = whole & np.append(whole[1:], False) & shared
+        return cls(pixel, whole, pair, step, tuple(range(pixel.shape[1])))
+
+    def part(self, places: slice) -> Axis:
+        """The same for some of the places."""
+        pair = self.pair[places].copy()
+        pair[-1:] = False
+        return self._replace(pixel=self.pixel[places], whole=self.whole[places], pair=pair)
+
+
+def _along(window: Window, axis: int) -> tuple[int, int, int, np.ndarray]:
+    """Stride, padding, dilation, and the positions 0 … K − 1."""
+    return window.stride[axis], window.padding[axis], window.dilation[axis], np.arange(window.kernel[axis])
+
+
+def can(x: Array, y: Array, window: Window, groups: int) -> bool:
+    """Whether the loops can compute with x and y, the filters or the other picture, and are worth it."""
+    channels = len(y) if y.shape[1] == 1 else y.shape[1]
+    return (
+        isinstance(x, np.ndarray)
+        and 1 < groups == x.shape[1] == channels <= MANY
+        and x.dtype == y.dtype
+        and x.dtype in (np.float32, np.float64)
+        and x.size * math.prod(window.kernel) >= WORTH
+        and numba() is not None
+    )
+
+
+# The loops
+
+
+def multiply_windows(
+    x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, rows: Axis, columns: Axis
+) -> None:
+    """y = x ⋆ w + bias:  (N, H, W, C), (KH·KW·FAR,), (C,) → (N, OH, OW, C)."""
+    kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
+    wide = kh * kw <= FEW
+    for n in range(y.shape[0]):
+        a = 0
+        while a < y.shape[1]:
+            height = 2 if rows.pair[a] else 1
+            b = 0
+            while b < y.shape[2]:
+                h, v = rows.pixel[a, 0], columns.pixel[b, 0]
+                if height == 2 and (columns.pair[b] if wide else columns.whole[b]):
+                    for c in range(y.shape[3]):
+                        y00 = y01 = y10 = y11 = bias[c]
+                        for i in range(kh):
+                            for j in range(kw):
+                                factor = w[(i * kw + j) * FAR + c]
+                                y00 += x[n, h + i * down, v + j * right, c] * factor
+                                y10 += x[n, h + (i + 1) * down, v + j * right, c] * factor
+                                if wide:
+                                    y01 += x[n, h + i * down, v + (j + 1) * right, c] * factor
+                                    y11 += x[n, h + (i + 1) * down, v + (j + 1) * right, c] * factor
+                        y[n, a, b, c] = y00
+                        y[n, a + 1, b, c] = y10
+                        if wide:
+                            y[n, a, b + 1, c] = y01
+                            y[n, a + 1, b + 1, c] = y11
+                    b += 2 if wide else 1
+                    continue
+                for row in range(a, a + height):
+                    if rows.whole[row] and columns.whole[b]:
+                        h = rows.pixel[row, 0]
+                        for c in range(y.shape[3]):
+                            total = bias[c]
+                            for i in range(kh):
+                                for j in range(kw):
+                                    factor = w[(i * kw + j) * FAR + c]
+                                    total += x[n, h + i * down, v + j * right, c] * factor
+                            y[n, row, b, c] = total
+                        continue
+                    for c in range(y.shape[3]):
+                        y[n, row, b, c] = bias[c]
+                    for i in range(rows.pixel.shape[1]):
+                        h = rows.pixel[row, i]
+                        if h >= 0:
+                            for j in range(columns.pixel.shape[1]):
+                                u = columns.pixel[b, j]
+                                if u >= 0:
+                                    for c in range(y.shape[3]):
+                                        y[n, row, b, c] += x[n, h, u, c] * w[(i * kw + j) * FAR + c]
+                b += 1
+            a += height
+
+
+def add_windows(x: np.ndarray, y: np.ndarray, w: np.ndarray, rows: Axis, columns: Axis) -> None:
+    """w += x ⊛ y:  (N, H, W, C), (N, OH, OW, C) → (KH·KW·FAR,)."""
+    kw = len(columns.positions)
+    for n in range(y.shape[0]):
+        for first in range(0, y.shape[1], SUMS):
+            for i in range(rows.pixel.shape[1]):
+                last = first + SUMS - 1
+                if last < y.shape[1] and rows.pixel[first, i] >= 0 and rows.pixel[last, i] >= 0:
+                    h, stride = rows.pixel[first, i], rows.pixel[first + 1, i] - rows.pixel[first, i]
+                    for b in range(y.shape[2]):
+                        for j in range(kw):
+                            v = columns.pixel[b, j]
+                            if v >= 0:
+                                for c in range(y.shape[3]):
+                                    total = w[(i * kw + j) * FAR + c]
+                                    for k in range(SUMS):
+                                        total += x[n, h + k * stride, v, c] * y[n, first + k, b, c]
+                                    w[(i * kw + j) * FAR + c] = total
+                    continue
+                for a in range(first, min(first + SUMS, y.shape[1])):
+                    h = rows.pixel[a, i]
+                    if h >= 0:
+                        for b in range(y.shape[2]):
+                            for j in range(kw):
+                                v = columns.pixel[b, j]
+                                if v >= 0:
+                                    for c in range(y.shape[3]):
+                                        w[(i * kw + j) * FAR + c] += x[n, h, v, c] * y[n, a, b, c]
+
+
+# The three convolutions
+
+
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    window: Window,
+    groups: int,
+    relu: bool = False,
+) -> np.ndarray:
+    """y = x ⋆ w + b:  (N, C, H, W), (C, 1, KH, KW), (C,) → (N, C, OH, OW)."""
+    size = window.places(x.shape[2:])
+    rows, columns = (Axis.forward(window, k, x.shape[2 + k], size[k]) for k in (0, 1))
+    return _multiply(x, weight, bias, rows, columns, relu)
+
+
+def conv_transpose2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, window: Window, groups: int, size: Pair
+) -> np.ndarray:
+    """y = x ⋆ᵀ w + b:  (N, C, OH, OW), (C, 1, KH, KW), (C,) → (N, C, *size)."""
+    rows, columns = (Axis.transposed(window, k, x.shape[2 + k], size[k]) for k in (0, 1))
+    return _multiply(x, weight[..., ::-1, ::-1], bias, rows, columns)
+
+
+def _multiply(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    rows: Axis,
+    columns: Axis,
+    relu: bool = False,
+) -> np.ndarray:
+    (n, c), size = x.shape[:2], (len(rows.pixel), len(columns.pixel))
+    y = empty_channels_last((n, c, *size), x.dtype)
+    seen, lines = _lines(x), _lines(y)
+    w = np.empty((math.prod(weight.shape[2:]), FAR), x.dtype)
+    w[:, :c] = weight.reshape(c, -1).T
+    start = np.zeros(c, x.dtype) if bias is None else np.ascontiguousarray(bias)
+    loops = compiled(multiply_windows)
+
+    def piece(pictures: slice, part: slice) -> None:
+        out = lines[pictures, part]
+        loops(seen[pictures], w.reshape(-1), start, out, rows.part(part), columns)
+        if relu:
+            positive_part(out, out=out)
+
+    parallel_for(np, piece, _pieces(n, size[0]))
+    return y
+
+
+def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
+    """w = x ⊛ y:  (N, C, H, W), (N, C, OH, OW) → (C, 1, KH, KW)."""
+    rows, columns = (Axis.forward(window, k, x.shape[2 + k], y.shape[2 + k]) for k in (0, 1))
+    pieces = _pieces(len(y), y.shape[2])
+    sums = np.empty((len(pieces), math.prod(window.kernel), FAR), x.dtype)
+    seen, dy = _lines(x), _lines(y)
+    loops = compiled(add_windows)
+
+    def add(number: int, pictures: slice, part: slice) -> None:
+        sums[number, :, :groups] = 0
+        loops(seen[pictures], dy[pictures, part], sums[number].reshape(-1), rows.part(part), columns)
+
+    parallel_for(np, add, [(number, *piece) for number, piece in enumerate(pieces)])
+    total = sums[..., :groups].sum(0)
+    return np.ascontiguousarray(total.T).reshape(groups, 1, *window.kernel)
+
+
+def _lines(x: np.ndarray) -> np.ndarray:
+    """(N, C, H, W) → (N, H, W, C), one after the other in memory: a view of channels-last pictures, or a copy."""
+    lines = x.transpose(0, 2, 3, 1)
+    if lines.flags.c_contiguous:
+        return lines
+    copy = np.empty(lines.shape, x.dtype)
+    parallel_for(np, np.copyto, list(zip(copy, lines, strict=True)))
+    return copy
+
+
+def _pieces(n: int, rows: int) -> list[tuple[slice, slice]]:
+    """(pictures, rows) in about PIECES pieces, each in one piece of memory: rows of one picture, or all of some."""
+    if n >= PIECES:
+        return [(pictures, slice(0, rows)) for pictures in split(n, -(-n // PIECES))]
+    parts = split(rows, -(-rows * n // PIECES))
+    return [(slice(k, k + 1), part) for k in range(n) for part in parts]
