@@ -32,7 +32,8 @@ from minidl.backend.threads import parallel_for, split
 WORTH = 1 << 20  # multiplications, from which on it pays: to compile takes a second or two, once
 MANY = 2048  # channels, at most
 FAR = MANY + 104  # numbers from w[i, j] to w[i, j + 1]: no multiple of 4 KB, which would share lines of the cache
-PIECES = 4  # of the work, about, for the threads
+PIECE = 1 << 21  # multiplications in a piece of the work, about
+PIECES = 4, 32  # at least and at most
 SUMS = 4  # rows whose products are added up before ∂L/∂w is written
 FEW = 9  # pixels of a window, up to which four places at a time have room in the processor
 
@@ -229,16 +230,16 @@ def _multiply(
         if relu:
             positive_part(out, out=out)
 
-    parallel_for(np, piece, _pieces(n, size[0]))
+    parallel_for(np, piece, _pieces(lines, len(w)))
     return y
 
 
 def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
     """w = x ⊛ y:  (N, C, H, W), (N, C, OH, OW) → (C, 1, KH, KW)."""
     rows, columns = (Axis.forward(window, k, x.shape[2 + k], y.shape[2 + k]) for k in (0, 1))
-    pieces = _pieces(len(y), y.shape[2])
-    sums = np.empty((len(pieces), math.prod(window.kernel), FAR), x.dtype)
-    seen, dy = _lines(x), _lines(y)
+    seen, dy, taps = _lines(x), _lines(y), math.prod(window.kernel)
+    pieces = _pieces(dy, taps)
+    sums = np.empty((len(pieces), taps, FAR), x.dtype)
     loops = compiled(add_windows)
 
     def add(number: int, pictures: slice, part: slice) -> None:
@@ -260,9 +261,12 @@ def _lines(x: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _pieces(n: int, rows: int) -> list[tuple[slice, slice]]:
-    """(pictures, rows) in about PIECES pieces, each in one piece of memory: rows of one picture, or all of some."""
-    if n >= PIECES:
-        return [(pictures, slice(0, rows)) for pictures in split(n, -(-n // PIECES))]
-    parts = split(rows, -(-rows * n // PIECES))
+def _pieces(y: np.ndarray, taps: int) -> list[tuple[slice, slice]]:
+    """(pictures, rows) of y, each in one piece of memory: rows of one picture, or all of some pictures."""
+    n, rows = y.shape[:2]
+    least, most = PIECES
+    pieces = min(most, max(least, y.size * taps // PIECE))
+    if n >= pieces:
+        return [(pictures, slice(0, rows)) for pictures in split(n, -(-n // pieces))]
+    parts = split(rows, -(-rows // -(-pieces // n)))
     return [(slice(k, k + 1), part) for k in range(n) for part in parts]

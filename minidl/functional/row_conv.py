@@ -79,9 +79,14 @@ class Shift:
 
     def into(self, s: np.ndarray, x: np.ndarray, first: int, step: int = 1) -> None:
         """s[…, c, j, r, b] = S of row first + r·step of x (…, C, H, W); rows outside x are 0."""
-        s[...] = 0
         to_rows, rows = _inside(s.shape[-2], step, first, x.shape[-2])
+        s[..., : to_rows.start, :] = 0
+        s[..., to_rows.stop :, :] = 0
+        if any(places.step > 1 for places, _ in self.seen):
+            s[...] = 0  # between them, too
         for j, (places, pixels) in enumerate(self.seen):
+            s[..., j, to_rows, : places.start] = 0
+            s[..., j, to_rows, places.stop :] = 0
             s[..., j, to_rows, places] = x[..., rows, pixels]
 
 
@@ -343,4 +348,4 @@ def _inside(places: int, stride: int, offset: int, size: int) -> tuple[slice, sl
     start = max(0, -(offset // stride))
     stop = max(start, min(places, (size - 1 - offset) // stride + 1))
     first = start * stride + offset
-    return slice(start, stop), slice(first, first + (stop - start) * stride, stride)
+    return slice(start, stop, 1), slice(first, first + (stop - start) * stride, stride)
