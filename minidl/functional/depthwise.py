@@ -2,16 +2,16 @@
 
     y[n, a, b, c] = Σ_{i, j} x[n, a·s + i·d − p, b·s + j·d − p, c] · w[i, j, c] + bias[c]
 
-Nine multiplications a pixel, for 3×3, are too few for a matrix product. NumPy would take each of them through
-memory by itself, or multiply mostly zeros, as `row_conv.py` does. So here the loops stand as in the formula,
-and Numba compiles them, where it is installed; elsewhere `row_conv.py` does the work. Channels lie side by side
-in memory: the innermost loop takes as many at a time as the processor can.
+Nine multiplications a pixel, for 3×3, are too few for a matrix product. NumPy would take each of them
+through memory by itself, or multiply mostly zeros, as `row_conv.py` does. So here the loops stand as in the
+formula, and Numba compiles them where it is installed; elsewhere `row_conv.py` does the work. Channels lie
+side by side in memory: the innermost loop takes as many at a time as the processor can.
 
-Which pixel of x it is, is looked up (`Axis`). For ∂L/∂x the same loops look the other way: pixel h of ∂L/∂x was
-pixel i of the window at place (h + p − i·d) / s, or of none.
+Which pixel a place sees is looked up (`Axis`). For ∂L/∂x the same loops look the other way: pixel h of ∂L/∂x
+was pixel i of the window at place (h + p − i·d) / s, or of none.
 
-What the loops wait for is memory. So four places that see the same pixels are computed together, ∂L/∂w is read
-and written once for four rows, and the filters have a fixed distance, FAR, which the compiler knows.
+Most of the time goes to reading numbers, even from the cache. So four places that see much the same pixels
+are computed together, and ∂L/∂w is read and written once for four rows.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from minidl.backend.threads import parallel_for, split
 
 WORTH = 1 << 20  # multiplications, from which on it pays: to compile takes a second or two, once
 MANY = 2048  # channels, at most
-FAR = MANY + 104  # numbers from w[i, j] to w[i, j + 1]: no multiple of 4 KB, which would share lines of the cache
+FAR = MANY + 104  # numbers from one pixel of the filters to the next. The compiler knows it, and so needs one
+# address for all of them; and it is no multiple of 4 KB, at which they would compete for the same cache lines
+FEW = 9  # pixels of a window, up to which the processor has room for four places at a time
+SUMS = 4  # rows whose products are added up before ∂L/∂w is written
 PIECE = 1 << 21  # multiplications in a piece of the work, about
 PIECES = 4, 32  # at least and at most
-SUMS = 4  # rows whose products are added up before ∂L/∂w is written
-FEW = 9  # pixels of a window, up to which four places at a time have room in the processor
 
 
 class Axis(NamedTuple):
     """Which pixel of the input a place of the result finds at each position of the window, along one axis."""
 
-    pixel: np.ndarray  # (places, K); −1: none
-    whole: np.ndarray  # (places,): it finds one at every position
-    pair: np.ndarray  # (places,): so does the next place, each a position further on: they share K − 1 pixels
-    step: int  # from one position to the next
-    positions: tuple[int, ...]  # 0 … K − 1: the compiler knows how many
+    pixel: np.ndarray  # (places, K); −1 where there is none
+    whole: np.ndarray  # (places,): whether there is one at every position
+    pair: np.ndarray  # (places,): whether that is so for the next place, too, and they share all but one
+    step: int  # pixels from one position to the next
+    positions: tuple[int, ...]  # 0 … K − 1: a tuple, so that the compiler knows how many
 
     @classmethod
     @functools.lru_cache(maxsize=256)
@@ -65,12 +66,13 @@ class Axis(NamedTuple):
     @classmethod
     def _of(cls, pixel: np.ndarray, size: int, step: int, shared: bool) -> Axis:
         pixel = np.where((pixel >= 0) & (pixel < size), pixel, -1)
-        whole = (pixel >= 0).all(1)
-        pair = whole & np.append(whole[1:], False) & shared
+        whole = np.all(pixel >= 0, axis=1)
+        pair = np.zeros_like(whole)
+        pair[:-1] = whole[:-1] & whole[1:] & shared
         return cls(pixel, whole, pair, step, tuple(range(pixel.shape[1])))
 
     def part(self, places: slice) -> Axis:
-        """The same for some of the places."""
+        """The same for some of the places, the last of which has no next one."""
         pair = self.pair[places].copy()
         pair[-1:] = False
         return self._replace(pixel=self.pixel[places], whole=self.whole[places], pair=pair)
@@ -111,6 +113,7 @@ def multiply_windows(
             while b < y.shape[2]:
                 h, v = rows.pixel[a, 0], columns.pixel[b, 0]
                 if height == 2 and (columns.pair[b] if wide else columns.whole[b]):
+                    # 2×2 places, or 2×1, whose pixels and filters are read once for all of them
                     for c in range(y.shape[3]):
                         y00 = y01 = y10 = y11 = bias[c]
                         for i in range(kh):
@@ -130,6 +133,7 @@ def multiply_windows(
                     continue
                 for row in range(a, a + height):
                     if rows.whole[row] and columns.whole[b]:
+                        # one place that sees a pixel at every position
                         h = rows.pixel[row, 0]
                         for c in range(y.shape[3]):
                             total = bias[c]
@@ -139,16 +143,17 @@ def multiply_windows(
                                     total += x[n, h + i * down, v + j * right, c] * factor
                             y[n, row, b, c] = total
                         continue
+                    # a place at the border, or between the places of a stride
                     for c in range(y.shape[3]):
                         y[n, row, b, c] = bias[c]
                     for i in range(rows.pixel.shape[1]):
                         h = rows.pixel[row, i]
                         if h >= 0:
                             for j in range(columns.pixel.shape[1]):
-                                u = columns.pixel[b, j]
-                                if u >= 0:
+                                v = columns.pixel[b, j]
+                                if v >= 0:
                                     for c in range(y.shape[3]):
-                                        y[n, row, b, c] += x[n, h, u, c] * w[(i * kw + j) * FAR + c]
+                                        y[n, row, b, c] += x[n, h, v, c] * w[(i * kw + j) * FAR + c]
                 b += 1
             a += height
 
@@ -252,7 +257,7 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
 
 
 def _lines(x: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) → (N, H, W, C), one after the other in memory: a view of channels-last pictures, or a copy."""
+    """(N, C, H, W) → (N, H, W, C) in one piece of memory: a view of channels-last pictures, or a copy."""
     lines = x.transpose(0, 2, 3, 1)
     if lines.flags.c_contiguous:
         return lines
