@@ -99,10 +99,13 @@ def can(x: Array, y: Array, window: Window, groups: int) -> bool:
 # The loops
 
 
-def multiply_windows(
+def multiply_whole_windows(
     x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, rows: Axis, columns: Axis
 ) -> None:
-    """y = x ⋆ w + bias:  (N, H, W, C), (KH·KW·FAR,), (C,) → (N, OH, OW, C)."""
+    """y = x ⋆ w + bias, where the window lies in the picture:  (N, H, W, C) → (N, OH, OW, C).
+
+    w is (KH·KW·FAR,), bias (C,).
+    """
     kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
     wide = kh * kw <= FEW
     for n in range(y.shape[0]):
@@ -133,7 +136,6 @@ def multiply_windows(
                     continue
                 for row in range(a, a + height):
                     if rows.whole[row] and columns.whole[b]:
-                        # one place that sees a pixel at every position
                         h = rows.pixel[row, 0]
                         for c in range(y.shape[3]):
                             total = bias[c]
@@ -142,20 +144,46 @@ def multiply_windows(
                                     factor = w[(i * kw + j) * FAR + c]
                                     total += x[n, h + i * down, v + j * right, c] * factor
                             y[n, row, b, c] = total
-                        continue
-                    # a place at the border, or between the places of a stride
-                    for c in range(y.shape[3]):
-                        y[n, row, b, c] = bias[c]
-                    for i in range(rows.pixel.shape[1]):
-                        h = rows.pixel[row, i]
-                        if h >= 0:
-                            for j in range(columns.pixel.shape[1]):
-                                v = columns.pixel[b, j]
-                                if v >= 0:
-                                    for c in range(y.shape[3]):
-                                        y[n, row, b, c] += x[n, h, v, c] * w[(i * kw + j) * FAR + c]
                 b += 1
             a += height
+
+
+def multiply_other_windows(
+    x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, rows: Axis, columns: Axis
+) -> None:
+    """The same at the border, and between the places of a stride: of the window what there is."""
+    kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
+    for n in range(y.shape[0]):
+        for a in range(y.shape[1]):
+            for b in range(y.shape[2]):
+                if rows.whole[a] and columns.whole[b]:
+                    continue
+                for c in range(y.shape[3]):
+                    y[n, a, b, c] = bias[c]
+                for i in range(rows.pixel.shape[1]):
+                    h = rows.pixel[a, i]
+                    if columns.whole[b] and h >= 0:
+                        v = columns.pixel[b, 0]
+                        for c in range(y.shape[3]):
+                            total = y[n, a, b, c]
+                            for j in range(kw):
+                                total += x[n, h, v + j * right, c] * w[(i * kw + j) * FAR + c]
+                            y[n, a, b, c] = total
+                for j in range(columns.pixel.shape[1]):
+                    v = columns.pixel[b, j]
+                    if rows.whole[a] and v >= 0:
+                        h = rows.pixel[a, 0]
+                        for c in range(y.shape[3]):
+                            total = y[n, a, b, c]
+                            for i in range(kh):
+                                total += x[n, h + i * down, v, c] * w[(i * kw + j) * FAR + c]
+                            y[n, a, b, c] = total
+                    elif not columns.whole[b] and v >= 0:
+                        for i in range(rows.pixel.shape[1]):
+                            h = rows.pixel[a, i]
+                            if h >= 0:
+                                for c in range(y.shape[3]):
+                                    y[n, a, b, c] += x[n, h, v, c] * w[(i * kw + j) * FAR + c]
 
 
 def add_windows(x: np.ndarray, y: np.ndarray, w: np.ndarray, rows: Axis, columns: Axis) -> None:
@@ -227,11 +255,12 @@ def _multiply(
     w = np.empty((math.prod(weight.shape[2:]), FAR), x.dtype)
     w[:, :c] = weight.reshape(c, -1).T
     start = np.zeros(c, x.dtype) if bias is None else np.ascontiguousarray(bias)
-    loops = compiled(multiply_windows)
+    loops = compiled(multiply_whole_windows), compiled(multiply_other_windows)
 
     def piece(pictures: slice, part: slice) -> None:
         out = lines[pictures, part]
-        loops(seen[pictures], w.reshape(-1), start, out, rows.part(part), columns)
+        for multiply in loops:
+            multiply(seen[pictures], w.reshape(-1), start, out, rows.part(part), columns)
         if relu:
             positive_part(out, out=out)
 
