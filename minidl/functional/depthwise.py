@@ -33,6 +33,7 @@ WORTH = 1 << 20  # multiplications, from which on it pays: to compile takes a se
 MANY = 2048  # channels, at most
 FAR = MANY + 104  # numbers from one pixel of the filters to the next. The compiler knows it, and so needs one
 # address for all of them; and it is no multiple of 4 KB, at which they would compete for the same cache lines
+NEAR = 1, 2  # positions from a place to the next: further apart they share too little
 FEW = 9  # pixels of a window, up to which the processor has room for four places at a time
 SUMS = 4  # rows whose products are added up before ∂L/∂w is written
 PIECE = 1 << 21  # multiplications in a piece of the work, about
@@ -44,16 +45,17 @@ class Axis(NamedTuple):
 
     pixel: np.ndarray  # (places, K); −1 where there is none
     whole: np.ndarray  # (places,): whether there is one at every position
-    pair: np.ndarray  # (places,): whether that is so for the next place, too, and they share all but one
+    pair: np.ndarray  # (places,): whether that is so for the next place, too, and they may share some
     step: int  # pixels from one position to the next
     positions: tuple[int, ...]  # 0 … K − 1: a tuple, so that the compiler knows how many
+    ahead: tuple[int, ...]  # as many as the next place is positions further on, for the same reason
 
     @classmethod
     @functools.lru_cache(maxsize=256)
     def forward(cls, window: Window, axis: int, size: int, places: int) -> Axis:
         """Pixel a·s + i·d − p of `size`."""
         s, p, d, i = _along(window, axis)
-        return cls._of(np.arange(places)[:, None] * s + i * d - p, size, d, s == d)
+        return cls._of(np.arange(places)[:, None] * s + i * d - p, size, d, s // d if s % d == 0 else 0)
 
     @classmethod
     @functools.lru_cache(maxsize=256)
@@ -61,15 +63,16 @@ class Axis(NamedTuple):
         """Place (h + p − i·d) / s of `places`, where that is an integer; the positions i in reverse."""
         s, p, d, i = _along(window, axis)
         scaled = np.arange(size)[:, None] + p - i[::-1] * d
-        return cls._of(np.where(scaled % s == 0, scaled // s, -1), places, d // s, s == d == 1)
+        return cls._of(np.where(scaled % s == 0, scaled // s, -1), places, d // s, int(s == d == 1))
 
     @classmethod
-    def _of(cls, pixel: np.ndarray, size: int, step: int, shared: bool) -> Axis:
+    def _of(cls, pixel: np.ndarray, size: int, step: int, ahead: int) -> Axis:
         pixel = np.where((pixel >= 0) & (pixel < size), pixel, -1)
         whole = np.all(pixel >= 0, axis=1)
         pair = np.zeros_like(whole)
-        pair[:-1] = whole[:-1] & whole[1:] & shared
-        return cls(pixel, whole, pair, step, tuple(range(pixel.shape[1])))
+        if ahead in NEAR:
+            pair[:-1] = whole[:-1] & whole[1:]
+        return cls(pixel, whole, pair, step, tuple(range(pixel.shape[1])), tuple(range(ahead)))
 
     def part(self, places: slice) -> Axis:
         """The same for some of the places, the last of which has no next one."""
@@ -107,7 +110,8 @@ def multiply_whole_windows(
     w is (KH·KW·FAR,), bias (C,).
     """
     kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
-    wide = kh * kw <= FEW
+    below, beside = len(rows.ahead), len(columns.ahead)
+    wide = kh * kw <= FEW and below <= 1 and beside <= 1
     for n in range(y.shape[0]):
         a = 0
         while a < y.shape[1]:
@@ -123,10 +127,10 @@ def multiply_whole_windows(
                             for j in range(kw):
                                 factor = w[(i * kw + j) * FAR + c]
                                 y00 += x[n, h + i * down, v + j * right, c] * factor
-                                y10 += x[n, h + (i + 1) * down, v + j * right, c] * factor
+                                y10 += x[n, h + (i + below) * down, v + j * right, c] * factor
                                 if wide:
-                                    y01 += x[n, h + i * down, v + (j + 1) * right, c] * factor
-                                    y11 += x[n, h + (i + 1) * down, v + (j + 1) * right, c] * factor
+                                    y01 += x[n, h + i * down, v + (j + beside) * right, c] * factor
+                                    y11 += x[n, h + (i + below) * down, v + (j + beside) * right, c] * factor
                         y[n, a, b, c] = y00
                         y[n, a + 1, b, c] = y10
                         if wide:

@@ -1,4 +1,4 @@
-"""The depthwise convolution in loops against the plain one: as Python runs them, and as Numba compiles them."""
+"""The depthwise convolution in loops against the plain one, as Python runs them and as Numba compiles them."""
 
 from __future__ import annotations
 
