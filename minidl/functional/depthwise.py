@@ -30,11 +30,14 @@ from minidl.backend.memory import empty_channels_last
 from minidl.backend.threads import parallel_for, split
 
 WORTH = 1 << 20  # multiplications, from which on it pays: to compile takes a second or two, once
-MANY = 2048  # channels, at most
+MANY, LARGE = 2048, 49  # channels, and pixels of a window, at most
 FAR = MANY + 104  # numbers from one pixel of the filters to the next. The compiler knows it, and so needs one
 # address for all of them; and it is no multiple of 4 KB, at which they would compete for the same cache lines
 NEAR = 1, 2  # positions from a place to the next: further apart they share too little
-FEW = 9  # pixels of a window, up to which the processor has room for four places at a time
+FEW, AT_ONCE = (
+    9,
+    25,
+)  # pixels of a window, up to which there are registers for four places, and for one or two
 SUMS = 4  # rows whose products are added up before ∂L/∂w is written
 PIECE = 1 << 21  # multiplications in a piece of the work, about
 PIECES = 4, 32  # at least and at most
@@ -94,6 +97,7 @@ def can(x: Array, y: Array, window: Window, groups: int) -> bool:
         and 1 < groups == x.shape[1] == channels <= MANY
         and x.dtype == y.dtype
         and x.dtype in (np.float32, np.float64)
+        and math.prod(window.kernel) <= LARGE
         and x.size * math.prod(window.kernel) >= WORTH
         and numba() is not None
     )
@@ -105,13 +109,15 @@ def can(x: Array, y: Array, window: Window, groups: int) -> bool:
 def multiply_whole_windows(
     x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, rows: Axis, columns: Axis
 ) -> None:
-    """y = x ⋆ w + bias, where the window lies in the picture:  (N, H, W, C) → (N, OH, OW, C).
+    """y = x ⋆ w + bias at places that see a pixel at every position:  (N, H, W, C) → (N, OH, OW, C).
 
-    w is (KH·KW·FAR,), bias (C,).
+    w is (KH·KW·FAR,), bias (C,). Larger windows than AT_ONCE are not for this.
     """
     kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
     below, beside = len(rows.ahead), len(columns.ahead)
     wide = kh * kw <= FEW and below <= 1 and beside <= 1
+    if kh * kw > AT_ONCE:
+        return
     for n in range(y.shape[0]):
         a = 0
         while a < y.shape[1]:
@@ -155,37 +161,42 @@ def multiply_whole_windows(
 def multiply_other_windows(
     x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, rows: Axis, columns: Axis
 ) -> None:
-    """The same at the border, and between the places of a stride: of the window what there is."""
+    """The same for all others, of whose windows only a part is there, or which are larger than AT_ONCE.
+
+    Whole rows of the window, if all its columns are there, or whole columns, or single pixels.
+    """
     kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
     for n in range(y.shape[0]):
         for a in range(y.shape[1]):
             for b in range(y.shape[2]):
-                if rows.whole[a] and columns.whole[b]:
+                if kh * kw <= AT_ONCE and rows.whole[a] and columns.whole[b]:
                     continue
+                h, v = rows.pixel[a, 0], columns.pixel[b, 0]
                 for c in range(y.shape[3]):
                     y[n, a, b, c] = bias[c]
-                for i in range(rows.pixel.shape[1]):
-                    h = rows.pixel[a, i]
-                    if columns.whole[b] and h >= 0:
-                        v = columns.pixel[b, 0]
-                        for c in range(y.shape[3]):
-                            total = y[n, a, b, c]
-                            for j in range(kw):
-                                total += x[n, h, v + j * right, c] * w[(i * kw + j) * FAR + c]
-                            y[n, a, b, c] = total
-                for j in range(columns.pixel.shape[1]):
-                    v = columns.pixel[b, j]
-                    if rows.whole[a] and v >= 0:
-                        h = rows.pixel[a, 0]
-                        for c in range(y.shape[3]):
-                            total = y[n, a, b, c]
-                            for i in range(kh):
-                                total += x[n, h + i * down, v, c] * w[(i * kw + j) * FAR + c]
-                            y[n, a, b, c] = total
-                    elif not columns.whole[b] and v >= 0:
-                        for i in range(rows.pixel.shape[1]):
-                            h = rows.pixel[a, i]
-                            if h >= 0:
+                if columns.whole[b]:
+                    for i in range(rows.pixel.shape[1]):
+                        u = rows.pixel[a, i]
+                        if u >= 0:
+                            for c in range(y.shape[3]):
+                                total = y[n, a, b, c]
+                                for j in range(kw):
+                                    total += x[n, u, v + j * right, c] * w[(i * kw + j) * FAR + c]
+                                y[n, a, b, c] = total
+                elif rows.whole[a]:
+                    for j in range(columns.pixel.shape[1]):
+                        u = columns.pixel[b, j]
+                        if u >= 0:
+                            for c in range(y.shape[3]):
+                                total = y[n, a, b, c]
+                                for i in range(kh):
+                                    total += x[n, h + i * down, u, c] * w[(i * kw + j) * FAR + c]
+                                y[n, a, b, c] = total
+                else:
+                    for i in range(rows.pixel.shape[1]):
+                        for j in range(columns.pixel.shape[1]):
+                            h, v = rows.pixel[a, i], columns.pixel[b, j]
+                            if h >= 0 and v >= 0:
                                 for c in range(y.shape[3]):
                                     y[n, a, b, c] += x[n, h, v, c] * w[(i * kw + j) * FAR + c]
 

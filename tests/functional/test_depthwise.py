@@ -1,4 +1,4 @@
-"""The depthwise convolution in loops against the plain one, as Python runs them and as Numba compiles them."""
+"""The loops of the depthwise convolution, as Python and as Numba run them: the numbers of the plain way."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ WINDOWS = [
     Window.of(3, 2, 1),
     Window.of(3, 3, 0, 3),  # the next place sees the pixels of the next position, three further on
     Window.of((1, 4), (1, 3), (2, 1), (1, 2)),
+    Window.of((6, 5), 1, 3),  # larger than AT_ONCE
 ]
 
 
@@ -117,6 +118,8 @@ def test_what_it_can_do():
     assert depthwise.can(*shapes())
     x, weight, window, groups = shapes()
     assert depthwise.can(x, x, window, groups)  # ∂L/∂w
+    assert depthwise.can(x, weight, Window.of(7, 1, 3), groups)
+    assert not depthwise.can(x, weight, Window.of((7, 8), 1, 3), groups)
     assert not depthwise.can(x.astype("e"), weight.astype("e"), window, groups)
     assert not depthwise.can(x.astype("d"), weight, window, groups)
     assert not depthwise.can(*shapes(filters=128))  # two filters for each channel
