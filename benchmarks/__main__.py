@@ -25,6 +25,7 @@ from benchmarks import (
 )
 from benchmarks.compare import Series, Timing, print_table
 from benchmarks.plot import draw
+from minidl.backend.compiled import numba
 
 SECTIONS: dict[str, tuple[str, Callable[[int, int, bool], dict[str, Any]]]] = {
     "engine": ("The engine", engine.run),
@@ -87,6 +88,7 @@ def describe_machine() -> dict[str, str]:
     import torch
 
     torch.set_num_threads(minidl.get_num_threads())
+    compiler = numba()
     return {
         "CPU": _cpu(),
         "OpenBLAS code for": _blas(),
@@ -94,6 +96,7 @@ def describe_machine() -> dict[str, str]:
         "Python": platform.python_version(),
         "NumPy": numpy.__version__,
         "PyTorch": torch.__version__,
+        "Numba": compiler.__version__ if compiler else "none",
     }
 
 
