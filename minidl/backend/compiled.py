@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from types import ModuleType
 
 
 @functools.cache
 def numba() -> ModuleType | None:
-    """Numba, or None where it is not installed or refuses this NumPy."""
-    try:
-        import numba
-    except ImportError:
-        return None
-    return numba
+    """Numba, or None where it is not installed, refuses this NumPy, or is told not to compile.
+
+    It is imported by a thread of its own, which Ctrl-C does not reach: half of it would be of no use.
+    """
+    found: list[ModuleType] = []
+
+    def find() -> None:
+        try:
+            import numba
+        except ImportError:
+            return
+        if not numba.config.DISABLE_JIT:
+            found.append(numba)
+
+    thread = threading.Thread(target=find, name="minidl", daemon=True)
+    thread.start()
+    thread.join()
+    return found[0] if found else None
 
 
 @functools.cache
 def compiled(function: Callable) -> Callable:
     """`function`, compiled at its first call for arrays of these types; it does not hold Python's lock.
 
-    The machine code is kept on disk, beside the file or where Numba finds a folder to write to. As everywhere
-    else, a division by zero gives infinity or NaN. A product and a sum may be rounded once (FMA).
+    A product and a sum may be rounded once (FMA). The machine code is kept on disk, beside the function's
+    file or where Numba finds a folder to write to. It is out of date when that file changes: a change of the
+    options here goes unnoticed.
     """
     library = numba()
     assert library is not None
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    options = {"nogil": True, "fastmath": {"contract"}}
     try:
         return library.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder that it may write to

@@ -29,15 +29,13 @@ from minidl.backend.im2col import Pair, Window
 from minidl.backend.memory import empty_channels_last
 from minidl.backend.threads import parallel_for, split
 
-WORTH = 1 << 20  # multiplications, from which on it pays: to compile takes a second or two, once
+WORTH = 1 << 20  # multiplications, from which on it pays to compile: some seconds for a kind of window, once
 MANY, LARGE = 2048, 49  # channels, and pixels of a window, at most
 FAR = MANY + 104  # numbers from one pixel of the filters to the next. The compiler knows it, and so needs one
 # address for all of them; and it is no multiple of 4 KB, at which they would compete for the same cache lines
 NEAR = 1, 2  # positions from a place to the next: further apart they share too little
-FEW, AT_ONCE = (
-    9,
-    25,
-)  # pixels of a window, up to which there are registers for four places, and for one or two
+FEW = 9  # pixels of a window, up to which the processor has registers for four places at a time
+AT_ONCE = 25  # and for one or two
 SUMS = 4  # rows whose products are added up before ∂L/∂w is written
 PIECE = 1 << 21  # multiplications in a piece of the work, about
 PIECES = 4, 32  # at least and at most
@@ -75,6 +73,8 @@ class Axis(NamedTuple):
         pair = np.zeros_like(whole)
         if ahead in NEAR:
             pair[:-1] = whole[:-1] & whole[1:]
+        else:
+            ahead = 0  # the same for all of them, for which the loops are compiled once
         return cls(pixel, whole, pair, step, tuple(range(pixel.shape[1])), tuple(range(ahead)))
 
     def part(self, places: slice) -> Axis:
@@ -111,7 +111,7 @@ def multiply_whole_windows(
 ) -> None:
     """y = x ⋆ w + bias at places that see a pixel at every position:  (N, H, W, C) → (N, OH, OW, C).
 
-    w is (KH·KW·FAR,), bias (C,). Larger windows than AT_ONCE are not for this.
+    w is (KH·KW·FAR,), bias (C,). Of windows larger than AT_ONCE nothing is written.
     """
     kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
     below, beside = len(rows.ahead), len(columns.ahead)
@@ -215,10 +215,10 @@ def add_windows(x: np.ndarray, y: np.ndarray, w: np.ndarray, rows: Axis, columns
                             v = columns.pixel[b, j]
                             if v >= 0:
                                 for c in range(y.shape[3]):
-                                    total = w[(i * kw + j) * FAR + c]
-                                    for k in range(SUMS):
+                                    total = x[n, h, v, c] * y[n, first, b, c]
+                                    for k in range(1, SUMS):
                                         total += x[n, h + k * stride, v, c] * y[n, first + k, b, c]
-                                    w[(i * kw + j) * FAR + c] = total
+                                    w[(i * kw + j) * FAR + c] += total
                     continue
                 for a in range(first, min(first + SUMS, y.shape[1])):
                     h = rows.pixel[a, i]
@@ -267,19 +267,21 @@ def _multiply(
     (n, c), size = x.shape[:2], (len(rows.pixel), len(columns.pixel))
     y = empty_channels_last((n, c, *size), x.dtype)
     seen, lines = _lines(x), _lines(y)
-    w = np.empty((math.prod(weight.shape[2:]), FAR), x.dtype)
-    w[:, :c] = weight.reshape(c, -1).T
+    taps = math.prod(weight.shape[2:])
+    filters = np.empty((taps, FAR), x.dtype)
+    filters[:, :c] = weight.reshape(c, taps).T
+    w = filters.reshape(-1)
     start = np.zeros(c, x.dtype) if bias is None else np.ascontiguousarray(bias)
     loops = compiled(multiply_whole_windows), compiled(multiply_other_windows)
 
     def piece(pictures: slice, part: slice) -> None:
-        out = lines[pictures, part]
+        out, here = lines[pictures, part], rows.part(part)
         for multiply in loops:
-            multiply(seen[pictures], w.reshape(-1), start, out, rows.part(part), columns)
+            multiply(seen[pictures], w, start, out, here, columns)
         if relu:
             positive_part(out, out=out)
 
-    parallel_for(np, piece, _pieces(lines, len(w)))
+    parallel_for(np, piece, _pieces(lines, taps))
     return y
 
 
@@ -289,11 +291,11 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
     seen, dy, taps = _lines(x), _lines(y), math.prod(window.kernel)
     pieces = _pieces(dy, taps)
     sums = np.empty((len(pieces), taps, FAR), x.dtype)
-    loops = compiled(add_windows)
+    add_up = compiled(add_windows)
 
     def add(number: int, pictures: slice, part: slice) -> None:
         sums[number, :, :groups] = 0
-        loops(seen[pictures], dy[pictures, part], sums[number].reshape(-1), rows.part(part), columns)
+        add_up(seen[pictures], dy[pictures, part], sums[number].reshape(-1), rows.part(part), columns)
 
     parallel_for(np, add, [(number, *piece) for number, piece in enumerate(pieces)])
     total = sums[..., :groups].sum(0)

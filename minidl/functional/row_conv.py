@@ -80,13 +80,16 @@ class Shift:
     def into(self, s: np.ndarray, x: np.ndarray, first: int, step: int = 1) -> None:
         """s[…, c, j, r, b] = S of row first + r·step of x (…, C, H, W); rows outside x are 0."""
         to_rows, rows = _inside(s.shape[-2], step, first, x.shape[-2])
-        s[..., : to_rows.start, :] = 0
-        s[..., to_rows.stop :, :] = 0
-        if any(places.step > 1 for places, _ in self.seen):
-            s[...] = 0  # between them, too
+        apart = any(places.step > 1 for places, _ in self.seen)
+        if apart:
+            s[...] = 0
+        else:
+            s[..., : to_rows.start, :] = 0
+            s[..., to_rows.stop :, :] = 0
         for j, (places, pixels) in enumerate(self.seen):
-            s[..., j, to_rows, : places.start] = 0
-            s[..., j, to_rows, places.stop :] = 0
+            if not apart:
+                s[..., j, to_rows, : places.start] = 0
+                s[..., j, to_rows, places.stop :] = 0
             s[..., j, to_rows, places] = x[..., rows, pixels]
 
 

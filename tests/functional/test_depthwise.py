@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -58,6 +59,7 @@ def test_gives_the_numbers_of_the_plain_way(drawn):
 WINDOWS = [
     Window.of(3, 1, 1),  # four places at a time
     Window.of(5, 1, 2),  # more taps than FEW: two rows at a time
+    Window.of(3, 1, 2, 2),  # gaps: the next place sees none of the pixels of the next position
     Window.of(3, 2, 1),
     Window.of(3, 3, 0, 3),  # the next place sees the pixels of the next position, three further on
     Window.of((1, 4), (1, 3), (2, 1), (1, 2)),
@@ -82,6 +84,11 @@ def test_every_way_to_cut_pieces(monkeypatch, pictures, pieces):
     monkeypatch.setattr(depthwise, "PIECES", pieces)
     monkeypatch.setattr(depthwise, "PIECE", 200)
     check(*arrays(Window.of(3, 1, 1), 2, 1, 1, pictures, (10, 7)))
+
+
+@pytest.mark.usefixtures("as_python")
+def test_as_many_channels_as_there_may_be():
+    check(*arrays(Window.of(2), depthwise.MANY, 1, 1, 1, (3, 2)))
 
 
 @pytest.mark.usefixtures("as_python")
@@ -151,6 +158,14 @@ def test_numba_that_refuses_this_numpy_is_none(monkeypatch):
     assert compiled.numba.__wrapped__() is None
 
 
+def test_numba_that_is_told_not_to_compile_is_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(config=SimpleNamespace(DISABLE_JIT=1)))
+    assert compiled.numba.__wrapped__() is None
+    there = SimpleNamespace(config=SimpleNamespace(DISABLE_JIT=0))
+    monkeypatch.setitem(sys.modules, "numba", there)
+    assert compiled.numba.__wrapped__() is there
+
+
 def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch):
     def njit(cache=False, **options):
         if cache:
@@ -175,6 +190,26 @@ def test_compiled_it_gives_the_same_numbers(window, dtype):
     for found, plain in zip(*results, strict=True):
         np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-4 if dtype == "float32" else 1e-10)
         assert found.dtype == dtype
+
+
+@pytest.mark.compiled
+@needs_numba
+def test_ctrl_c_while_numba_is_imported_leaves_no_half_of_it():
+    script = """
+import os, signal, threading
+import numpy as np
+from minidl import Tensor, functional as F
+
+x, w = Tensor(np.ones((8, 64, 56, 56), "f")), Tensor(np.ones((64, 1, 3, 3), "f"))
+threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    for _ in range(1000):
+        F.conv2d(x, w, padding=1, groups=64)
+except KeyboardInterrupt:
+    print("stopped,", F.conv2d(x, w, padding=1, groups=64)[0, 0, 1, 1].item())
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("stopped, 9.0\n", "")
 
 
 @pytest.mark.compiled
