@@ -11,10 +11,13 @@ import minidl
 def pytest_configure():
     """hypothesis draws the same examples every time, and a slow machine is no failure."""
     try:
-        from hypothesis import settings
+        from hypothesis import HealthCheck, settings
     except ImportError:
         return
-    settings.register_profile("minidl", deadline=None, derandomize=True, print_blob=True)
+    slow = [HealthCheck.too_slow]
+    settings.register_profile(
+        "minidl", deadline=None, derandomize=True, print_blob=True, suppress_health_check=slow
+    )
     settings.load_profile("minidl")
 
 
