@@ -11,13 +11,10 @@ import minidl
 def pytest_configure():
     """hypothesis draws the same examples every time, and a slow machine is no failure."""
     try:
-        from hypothesis import HealthCheck, settings
+        from hypothesis import settings
     except ImportError:
         return
-    slow = [HealthCheck.too_slow]
-    settings.register_profile(
-        "minidl", deadline=None, derandomize=True, print_blob=True, suppress_health_check=slow
-    )
+    settings.register_profile("minidl", deadline=None, derandomize=True, print_blob=True)
     settings.load_profile("minidl")
 
 
