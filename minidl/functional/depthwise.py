@@ -111,13 +111,11 @@ def multiply_whole_windows(
 ) -> None:
     """y = x ⋆ w + bias at places that see a pixel at every position:  (N, H, W, C) → (N, OH, OW, C).
 
-    w is (KH·KW·FAR,), bias (C,). Of windows larger than AT_ONCE nothing is written.
+    w is (KH·KW·FAR,), bias (C,).
     """
     kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
     below, beside = len(rows.ahead), len(columns.ahead)
     wide = kh * kw <= FEW and below <= 1 and beside <= 1
-    if kh * kw > AT_ONCE:
-        return
     for n in range(y.shape[0]):
         a = 0
         while a < y.shape[1]:
@@ -161,42 +159,28 @@ def multiply_whole_windows(
 def multiply_other_windows(
     x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, rows: Axis, columns: Axis
 ) -> None:
-    """The same for all others, of whose windows only a part is there, or which are larger than AT_ONCE.
-
-    Whole rows of the window, if all its columns are there, or whole columns, or single pixels.
-    """
-    kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
+    """The same at all other places: whole rows of the window, if it has all columns, or single pixels."""
+    kw, right = len(columns.positions), columns.step
     for n in range(y.shape[0]):
         for a in range(y.shape[1]):
             for b in range(y.shape[2]):
-                if kh * kw <= AT_ONCE and rows.whole[a] and columns.whole[b]:
+                if rows.whole[a] and columns.whole[b]:
                     continue
-                h, v = rows.pixel[a, 0], columns.pixel[b, 0]
                 for c in range(y.shape[3]):
                     y[n, a, b, c] = bias[c]
-                if columns.whole[b]:
-                    for i in range(rows.pixel.shape[1]):
-                        u = rows.pixel[a, i]
-                        if u >= 0:
-                            for c in range(y.shape[3]):
-                                total = y[n, a, b, c]
-                                for j in range(kw):
-                                    total += x[n, u, v + j * right, c] * w[(i * kw + j) * FAR + c]
-                                y[n, a, b, c] = total
-                elif rows.whole[a]:
-                    for j in range(columns.pixel.shape[1]):
-                        u = columns.pixel[b, j]
-                        if u >= 0:
-                            for c in range(y.shape[3]):
-                                total = y[n, a, b, c]
-                                for i in range(kh):
-                                    total += x[n, h + i * down, u, c] * w[(i * kw + j) * FAR + c]
-                                y[n, a, b, c] = total
-                else:
-                    for i in range(rows.pixel.shape[1]):
-                        for j in range(columns.pixel.shape[1]):
-                            h, v = rows.pixel[a, i], columns.pixel[b, j]
-                            if h >= 0 and v >= 0:
+                for i in range(rows.pixel.shape[1]):
+                    h = rows.pixel[a, i]
+                    if h >= 0 and columns.whole[b]:
+                        v = columns.pixel[b, 0]
+                        for c in range(y.shape[3]):
+                            total = y[n, a, b, c]
+                            for j in range(kw):
+                                total += x[n, h, v + j * right, c] * w[(i * kw + j) * FAR + c]
+                            y[n, a, b, c] = total
+                    elif h >= 0:
+                        for j in range(kw):
+                            v = columns.pixel[b, j]
+                            if v >= 0:
                                 for c in range(y.shape[3]):
                                     y[n, a, b, c] += x[n, h, v, c] * w[(i * kw + j) * FAR + c]
 
@@ -272,7 +256,11 @@ def _multiply(
     filters[:, :c] = weight.reshape(c, taps).T
     w = filters.reshape(-1)
     start = np.zeros(c, x.dtype) if bias is None else np.ascontiguousarray(bias)
-    loops = compiled(multiply_whole_windows), compiled(multiply_other_windows)
+    loops = [compiled(multiply_other_windows)]
+    if taps <= AT_ONCE:
+        loops.append(compiled(multiply_whole_windows))
+    else:
+        rows = rows._replace(whole=np.zeros_like(rows.whole))  # so it is one row of the window at a time
 
     def piece(pictures: slice, part: slice) -> None:
         out, here = lines[pictures, part], rows.part(part)

@@ -59,7 +59,7 @@ def test_gives_the_numbers_of_the_plain_way(drawn):
 WINDOWS = [
     Window.of(3, 1, 1),  # four places at a time
     Window.of(5, 1, 2),  # more taps than FEW: two rows at a time
-    Window.of(3, 1, 2, 2),  # gaps: the next place sees none of the pixels of the next position
+    Window.of(3, 1, 2, 2),  # gaps: the next place lies half a position further on
     Window.of(3, 2, 1),
     Window.of(3, 3, 0, 3),  # the next place sees the pixels of the next position, three further on
     Window.of((1, 4), (1, 3), (2, 1), (1, 2)),
