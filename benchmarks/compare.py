@@ -11,6 +11,7 @@ import numpy as np
 
 Call = Callable[[], object]
 PAUSE = 0.03  # seconds: after a call OpenMP's and BLAS's threads go on spinning, and slow the other side
+AWAKE = 5.0  # milliseconds of calls until the processor is at full speed again, and its own threads awake
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,13 @@ def alternate(
 ) -> Timing:
     """Call both to warm up, then in turn. Of several peers the one that was quickest in the warm-up stays.
 
-    In each turn the other side's threads stop spinning first, and a call that is not timed wakes its own.
+    In each turn the other side's threads stop spinning first, and calls that are not timed wake its own.
     """
 
     def turn(f: Call) -> float:
         time.sleep(PAUSE)
-        f()
-        return milliseconds(f)
+        milliseconds(f, AWAKE)
+        return milliseconds(f, AWAKE)
 
     peers = theirs if isinstance(theirs, Mapping) else {"PyTorch": theirs}
     for f in (ours, *peers.values()):
@@ -92,10 +93,13 @@ def summary(rounds: list[tuple[float, float]], peer: str, unit: str, aim: float 
     return Timing(middle(mine), middle(other), middle(ratios), spread, peer, unit, aim)
 
 
-def milliseconds(f: Call) -> float:
-    start = time.perf_counter()
-    f()
-    return 1000 * (time.perf_counter() - start)
+def milliseconds(f: Call, least: float = 0.0) -> float:
+    """What a call takes: the mean of as many calls as it takes for `least` milliseconds to go by."""
+    start, calls, taken = time.perf_counter(), 0, 0.0
+    while not calls or taken < least:
+        f()
+        calls, taken = calls + 1, 1000 * (time.perf_counter() - start)
+    return taken / calls
 
 
 def check(ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-4) -> None:

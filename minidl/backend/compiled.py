@@ -34,13 +34,21 @@ def numba() -> ModuleType | None:
 def compiled(function: Callable) -> Callable:
     """`function`, compiled at its first call for arrays of these types; it does not hold Python's lock.
 
-    A product and a sum may be rounded once (FMA). The machine code is kept on disk, beside the function's
+    A product and a sum may be rounded once (FMA). No array that is written to may share memory with another
+    one: Numba has no option that says so, but its compiler has a flag. Without it the machine code of each
+    innermost loop begins with a comparison of all addresses. The machine code is kept on disk, beside the function's
     file or where Numba finds a folder to write to. It is out of date when that file changes: a change of the
     options here goes unnoticed.
     """
     library = numba()
     assert library is not None
-    options = {"nogil": True, "fastmath": {"contract"}}
+
+    class Compiler(library.core.compiler.Compiler):
+        def define_pipelines(self) -> list:
+            self.state.flags.noalias = True
+            return super().define_pipelines()
+
+    options = {"nogil": True, "fastmath": {"contract"}, "pipeline_class": Compiler}
     try:
         return library.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder that it may write to

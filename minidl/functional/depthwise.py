@@ -37,7 +37,7 @@ NEAR = 1, 2  # positions from a place to the next: further apart they share too 
 FEW = 9  # pixels of a window, up to which the processor has registers for four places at a time
 AT_ONCE = 25  # and for one or two
 SUMS = 4  # rows whose products are added up before ∂L/∂w is written
-PIECE = 1 << 21  # multiplications in a piece of the work, about
+PIECE = 1 << 22  # multiplications in a piece of the work, about
 PIECES = 4, 32  # at least and at most
 
 
@@ -106,25 +106,23 @@ def can(x: Array, y: Array, window: Window, groups: int) -> bool:
 # The loops
 
 
-def multiply_whole_windows(
+def multiply_windows(
     x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, rows: Axis, columns: Axis
 ) -> None:
-    """y = x ⋆ w + bias at places that see a pixel at every position:  (N, H, W, C) → (N, OH, OW, C).
-
-    w is (KH·KW·FAR,), bias (C,).
-    """
+    """y = x ⋆ w + bias:  (N, H, W, C), (KH·KW·FAR,), (C,) → (N, OH, OW, C)."""
     kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
     below, beside = len(rows.ahead), len(columns.ahead)
+    at_once = kh * kw <= AT_ONCE
     wide = kh * kw <= FEW and below <= 1 and beside <= 1
     for n in range(y.shape[0]):
         a = 0
         while a < y.shape[1]:
-            height = 2 if rows.pair[a] else 1
+            height = 2 if at_once and rows.pair[a] else 1
             b = 0
             while b < y.shape[2]:
-                h, v = rows.pixel[a, 0], columns.pixel[b, 0]
                 if height == 2 and (columns.pair[b] if wide else columns.whole[b]):
                     # 2×2 places, or 2×1, whose pixels and filters are read once for all of them
+                    h, v = rows.pixel[a, 0], columns.pixel[b, 0]
                     for c in range(y.shape[3]):
                         y00 = y01 = y10 = y11 = bias[c]
                         for i in range(kh):
@@ -143,8 +141,8 @@ def multiply_whole_windows(
                     b += 2 if wide else 1
                     continue
                 for row in range(a, a + height):
-                    if rows.whole[row] and columns.whole[b]:
-                        h = rows.pixel[row, 0]
+                    if at_once and rows.whole[row] and columns.whole[b]:
+                        h, v = rows.pixel[row, 0], columns.pixel[b, 0]
                         for c in range(y.shape[3]):
                             total = bias[c]
                             for i in range(kh):
@@ -152,57 +150,74 @@ def multiply_whole_windows(
                                     factor = w[(i * kw + j) * FAR + c]
                                     total += x[n, h + i * down, v + j * right, c] * factor
                             y[n, row, b, c] = total
+                        continue
+                    for c in range(y.shape[3]):
+                        y[n, row, b, c] = bias[c]
+                    if at_once and rows.whole[row]:  # left or right: a column of the window at a time
+                        h = rows.pixel[row, 0]
+                        for j in range(kw):
+                            v = columns.pixel[b, j]
+                            if v >= 0:
+                                for c in range(y.shape[3]):
+                                    total = y[n, row, b, c]
+                                    for i in range(kh):
+                                        total += x[n, h + i * down, v, c] * w[(i * kw + j) * FAR + c]
+                                    y[n, row, b, c] = total
+                        continue
+                    for i in range(kh):
+                        h = rows.pixel[row, i]
+                        if h >= 0 and columns.whole[b]:  # above or below, or a large window: a row at a time
+                            v = columns.pixel[b, 0]
+                            for c in range(y.shape[3]):
+                                total = y[n, row, b, c]
+                                for j in range(kw):
+                                    total += x[n, h, v + j * right, c] * w[(i * kw + j) * FAR + c]
+                                y[n, row, b, c] = total
+                        elif h >= 0:  # in a corner: a pixel at a time
+                            for j in range(kw):
+                                v = columns.pixel[b, j]
+                                if v >= 0:
+                                    for c in range(y.shape[3]):
+                                        y[n, row, b, c] += x[n, h, v, c] * w[(i * kw + j) * FAR + c]
                 b += 1
             a += height
 
 
-def multiply_other_windows(
-    x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, rows: Axis, columns: Axis
-) -> None:
-    """The same at all other places: whole rows of the window, if it has all columns, or single pixels."""
-    kw, right = len(columns.positions), columns.step
-    for n in range(y.shape[0]):
-        for a in range(y.shape[1]):
-            for b in range(y.shape[2]):
-                if rows.whole[a] and columns.whole[b]:
-                    continue
-                for c in range(y.shape[3]):
-                    y[n, a, b, c] = bias[c]
-                for i in range(rows.pixel.shape[1]):
-                    h = rows.pixel[a, i]
-                    if h >= 0 and columns.whole[b]:
-                        v = columns.pixel[b, 0]
-                        for c in range(y.shape[3]):
-                            total = y[n, a, b, c]
-                            for j in range(kw):
-                                total += x[n, h, v + j * right, c] * w[(i * kw + j) * FAR + c]
-                            y[n, a, b, c] = total
-                    elif h >= 0:
-                        for j in range(kw):
-                            v = columns.pixel[b, j]
-                            if v >= 0:
-                                for c in range(y.shape[3]):
-                                    y[n, a, b, c] += x[n, h, v, c] * w[(i * kw + j) * FAR + c]
-
-
 def add_windows(x: np.ndarray, y: np.ndarray, w: np.ndarray, rows: Axis, columns: Axis) -> None:
     """w += x ⊛ y:  (N, H, W, C), (N, OH, OW, C) → (KH·KW·FAR,)."""
-    kw = len(columns.positions)
+    kh, kw, right, beside = len(rows.positions), len(columns.positions), columns.step, len(columns.ahead)
     for n in range(y.shape[0]):
-        for first in range(0, y.shape[1], SUMS):
-            for i in range(rows.pixel.shape[1]):
+        for start in range(0, y.shape[1], SUMS):
+            for i in range(kh):
+                first = start
+                while first < y.shape[1] and rows.pixel[first - start, i] < 0:
+                    first += 1  # as many rows of y at the top see nothing at position i
                 last = first + SUMS - 1
-                if last < y.shape[1] and rows.pixel[first, i] >= 0 and rows.pixel[last, i] >= 0:
-                    h, stride = rows.pixel[first, i], rows.pixel[first + 1, i] - rows.pixel[first, i]
-                    for b in range(y.shape[2]):
+                if last < y.shape[1] and rows.pixel[last, i] >= 0:
+                    h, down = rows.pixel[first, i], rows.pixel[first + 1, i] - rows.pixel[first, i]
+                    b = 0
+                    while b < y.shape[2]:
+                        if kw <= FEW and columns.pair[b]:
+                            v = columns.pixel[b, 0]
+                            for c in range(y.shape[3]):
+                                for j in range(kw):
+                                    total = w[(i * kw + j) * FAR + c]
+                                    for k in range(SUMS):
+                                        for m in range(2):
+                                            pixel = x[n, h + k * down, v + (j + m * beside) * right, c]
+                                            total += pixel * y[n, first + k, b + m, c]
+                                    w[(i * kw + j) * FAR + c] = total
+                            b += 2
+                            continue
                         for j in range(kw):
                             v = columns.pixel[b, j]
                             if v >= 0:
                                 for c in range(y.shape[3]):
-                                    total = x[n, h, v, c] * y[n, first, b, c]
-                                    for k in range(1, SUMS):
-                                        total += x[n, h + k * stride, v, c] * y[n, first + k, b, c]
-                                    w[(i * kw + j) * FAR + c] += total
+                                    total = w[(i * kw + j) * FAR + c]
+                                    for k in range(SUMS):
+                                        total += x[n, h + k * down, v, c] * y[n, first + k, b, c]
+                                    w[(i * kw + j) * FAR + c] = total
+                        b += 1
                     continue
                 for a in range(first, min(first + SUMS, y.shape[1])):
                     h = rows.pixel[a, i]
@@ -256,16 +271,11 @@ def _multiply(
     filters[:, :c] = weight.reshape(c, taps).T
     w = filters.reshape(-1)
     start = np.zeros(c, x.dtype) if bias is None else np.ascontiguousarray(bias)
-    loops = [compiled(multiply_other_windows)]
-    if taps <= AT_ONCE:
-        loops.append(compiled(multiply_whole_windows))
-    else:
-        rows = rows._replace(whole=np.zeros_like(rows.whole))  # so it is one row of the window at a time
+    multiply = compiled(multiply_windows)
 
     def piece(pictures: slice, part: slice) -> None:
-        out, here = lines[pictures, part], rows.part(part)
-        for multiply in loops:
-            multiply(seen[pictures], w, start, out, here, columns)
+        out = lines[pictures, part]
+        multiply(seen[pictures], w, start, out, rows.part(part), columns)
         if relu:
             positive_part(out, out=out)
 
