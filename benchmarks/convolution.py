@@ -12,6 +12,7 @@ from benchmarks.compare import Timing, alternate, check
 from benchmarks.peers import LAYOUTS, memory_format
 from minidl.backend.compiled import numba
 from minidl.backend.im2col import Window
+from minidl.backend.memory import empty, empty_channels_last
 from minidl.functional.convolution import Conv2d, ConvTranspose2d, ConvWeight
 from minidl.recording import no_grad
 from minidl.tensor import Tensor
@@ -90,12 +91,14 @@ Operations = dict[str, Callable]
 def as_in_a_network(x: np.ndarray, groups: int) -> Tensor:
     """x (N, C, H, W) as it is within a network: channels-last but for pictures, and where groups are.
 
-    Depthwise convolutions are channels-last too, where Numba compiles them.
+    Depthwise convolutions are channels-last too, where Numba compiles them. Its memory is of the kind that
+    operations ask for.
     """
     depthwise = groups == x.shape[1] and numba() is not None
-    if x.shape[1] > 3 and (groups == 1 or depthwise):
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    return Tensor(x)
+    last = x.shape[1] > 3 and (groups == 1 or depthwise)
+    y = empty_channels_last(x.shape, x.dtype) if last else empty(np, x.shape, x.dtype)
+    y[...] = x
+    return Tensor(y)
 
 
 def _ours(layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> Operations:
@@ -113,7 +116,7 @@ def _theirs(
 ) -> Operations:
     import torch
 
-    a, w, g = (torch.from_numpy(array).contiguous(memory_format=layout) for array in (x, weight, dy))
+    a, w, g = (torch.from_numpy(array).clone(memory_format=layout) for array in (x, weight, dy))
     stride, padding, groups = [layer.stride] * 2, [layer.kernel // 2] * 2, layer.groups
 
     def backward(*which: bool) -> torch.Tensor:

@@ -29,13 +29,19 @@ DIVISIBLE = 1 << 27  # bytes: larger blocks are lent whole, or a small part woul
 LINE = 64  # bytes: arrays begin where a line of the cache does
 
 
+def aligned(shape: tuple[int, ...], dtype: Any, boundary: int = LINE) -> np.ndarray:
+    """An uninitialised array that begins at a multiple of `boundary` bytes. NumPy's begin at one of 16."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + boundary, np.uint8)
+    start = -memory.ctypes.data % boundary
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 class Block:
     """Memory from the operating system, and the parts of it that nobody uses: (start, stop), in order."""
 
     def __init__(self, size: int) -> None:
-        memory = np.empty(size + LINE, np.uint8)
-        start = -memory.ctypes.data % LINE
-        self.memory = memory[start : start + size]
+        self.memory = aligned((size,), np.uint8)
         self.unused = [(0, size)]
 
     @property

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backend.device import Array
+from minidl.backend.memory import aligned
 from minidl.errors import MissingExtraError, require
 
 
@@ -326,9 +327,8 @@ def _in_huge_pages(size: int, dtype: np.dtype) -> np.ndarray:
     size *= dtype.itemsize
     if size < HUGE_PAGE // 2:
         return np.empty(size, np.uint8).view(dtype)
-    memory = np.empty((-(-size // HUGE_PAGE) + 2) * HUGE_PAGE, np.uint8)
-    start = -memory.ctypes.data % HUGE_PAGE
-    return memory[start : start + size].view(dtype)
+    pages = -(-size // HUGE_PAGE) + 1
+    return aligned((pages * HUGE_PAGE,), np.uint8, HUGE_PAGE)[:size].view(dtype)
 
 
 def release_scratch() -> None:

@@ -17,6 +17,7 @@ are computed together, and ∂L/∂w is read and written once for four rows.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -26,13 +27,13 @@ from minidl.backend import Array
 from minidl.backend.blocks import positive_part
 from minidl.backend.compiled import compiled, numba
 from minidl.backend.im2col import Pair, Window
-from minidl.backend.memory import empty_channels_last
+from minidl.backend.memory import aligned, empty_channels_last
 from minidl.backend.threads import parallel_for, split
 
 WORTH = 1 << 20  # multiplications, from which on it pays to compile: some seconds for a kind of window, once
 MANY, LARGE = 2048, 49  # channels, and pixels of a window, at most
-FAR = MANY + 104  # numbers from one pixel of the filters to the next. The compiler knows it, and so needs one
-# address for all of them; and it is no multiple of 4 KB, at which they would compete for the same cache lines
+FAR = MANY + 112  # numbers from one pixel of the filters to the next. The compiler knows it, and so needs one
+# address for all of them. In lines of the cache it is odd: with a power of 2 they would compete for the same
 NEAR = 1, 2  # positions from a place to the next: further apart they share too little
 FEW = 9  # pixels of a window, up to which the processor has registers for four places at a time
 AT_ONCE = 25  # and for one or two
@@ -42,13 +43,14 @@ PIECES = 4, 32  # at least and at most
 
 
 class Axis(NamedTuple):
-    """Which pixel of the input a place of the result finds at each position of the window, along one axis."""
+    """Which pixel of the input some places of the result find at positions of the window, along one axis."""
 
-    pixel: np.ndarray  # (places, K); −1 where there is none
+    place: np.ndarray  # (places,)
+    pixel: np.ndarray  # (places, positions); −1 where there is none
     whole: np.ndarray  # (places,): whether there is one at every position
     pair: np.ndarray  # (places,): whether that is so for the next place, too, and they may share some
     step: int  # pixels from one position to the next
-    positions: tuple[int, ...]  # 0 … K − 1: a tuple, so that the compiler knows how many
+    positions: tuple[int, ...]  # of the window: a tuple, so that the compiler knows how many
     ahead: tuple[int, ...]  # as many as the next place is positions further on, for the same reason
 
     @classmethod
@@ -56,32 +58,46 @@ class Axis(NamedTuple):
     def forward(cls, window: Window, axis: int, size: int, places: int) -> Axis:
         """Pixel a·s + i·d − p of `size`."""
         s, p, d, i = _along(window, axis)
-        return cls._of(np.arange(places)[:, None] * s + i * d - p, size, d, s // d if s % d == 0 else 0)
+        place = np.arange(places)
+        return cls._of(place, i, place[:, None] * s + i * d - p, size, d, s)
 
     @classmethod
     @functools.lru_cache(maxsize=256)
-    def transposed(cls, window: Window, axis: int, places: int, size: int) -> Axis:
-        """Place (h + p − i·d) / s of `places`, where that is an integer; the positions i in reverse."""
+    def transposed(cls, window: Window, axis: int, places: int, size: int) -> list[Axis]:
+        """Place (h + p − i·d) / s of `places`, the positions i in reverse.
+
+        That is an integer at the same positions for every s-th h: an Axis for each of these.
+        """
         s, p, d, i = _along(window, axis)
-        scaled = np.arange(size)[:, None] + p - i[::-1] * d
-        return cls._of(np.where(scaled % s == 0, scaled // s, -1), places, d // s, int(s == d == 1))
+        axes = []
+        for start in range(min(s, size)):
+            h = np.arange(start, size, s)
+            at = np.flatnonzero((start + p - i[::-1] * d) % s == 0)
+            place = (h[:, None] + p - i[::-1][at] * d) // s
+            axes.append(cls._of(h, at, place, places, d // math.gcd(s, d), 1))
+        return axes
 
     @classmethod
-    def _of(cls, pixel: np.ndarray, size: int, step: int, ahead: int) -> Axis:
+    def _of(
+        cls, place: np.ndarray, positions: np.ndarray, pixel: np.ndarray, size: int, step: int, stride: int
+    ) -> Axis:
         pixel = np.where((pixel >= 0) & (pixel < size), pixel, -1)
         whole = np.all(pixel >= 0, axis=1)
         pair = np.zeros_like(whole)
+        ahead = stride // step if stride % step == 0 else 0
         if ahead in NEAR:
             pair[:-1] = whole[:-1] & whole[1:]
         else:
             ahead = 0  # the same for all of them, for which the loops are compiled once
-        return cls(pixel, whole, pair, step, tuple(range(pixel.shape[1])), tuple(range(ahead)))
+        return cls(place, pixel, whole, pair, step, tuple(positions.tolist()), tuple(range(ahead)))
 
     def part(self, places: slice) -> Axis:
         """The same for some of the places, the last of which has no next one."""
         pair = self.pair[places].copy()
         pair[-1:] = False
-        return self._replace(pixel=self.pixel[places], whole=self.whole[places], pair=pair)
+        return self._replace(
+            place=self.place[places], pixel=self.pixel[places], whole=self.whole[places], pair=pair
+        )
 
 
 def _along(window: Window, axis: int) -> tuple[int, int, int, np.ndarray]:
@@ -109,20 +125,22 @@ def can(x: Array, y: Array, window: Window, groups: int) -> bool:
 def multiply_windows(
     x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, rows: Axis, columns: Axis
 ) -> None:
-    """y = x ⋆ w + bias:  (N, H, W, C), (KH·KW·FAR,), (C,) → (N, OH, OW, C)."""
+    """y = x ⋆ w + bias at some places of y:  (N, H, W, C), (KH·KW·FAR,), (C,) → (N, OH, OW, C)."""
     kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
     below, beside = len(rows.ahead), len(columns.ahead)
     at_once = kh * kw <= AT_ONCE
     wide = kh * kw <= FEW and below <= 1 and beside <= 1
     for n in range(y.shape[0]):
         a = 0
-        while a < y.shape[1]:
+        while a < len(rows.place):
             height = 2 if at_once and rows.pair[a] else 1
             b = 0
-            while b < y.shape[2]:
+            while b < len(columns.place):
                 if height == 2 and (columns.pair[b] if wide else columns.whole[b]):
                     # 2×2 places, or 2×1, whose pixels and filters are read once for all of them
                     h, v = rows.pixel[a, 0], columns.pixel[b, 0]
+                    top, left = rows.place[a], columns.place[b]
+                    bottom, beyond = rows.place[a + 1], columns.place[b + 1] if wide else left
                     for c in range(y.shape[3]):
                         y00 = y01 = y10 = y11 = bias[c]
                         for i in range(kh):
@@ -133,14 +151,16 @@ def multiply_windows(
                                 if wide:
                                     y01 += x[n, h + i * down, v + (j + beside) * right, c] * factor
                                     y11 += x[n, h + (i + below) * down, v + (j + beside) * right, c] * factor
-                        y[n, a, b, c] = y00
-                        y[n, a + 1, b, c] = y10
+                        y[n, top, left, c] = y00
+                        y[n, bottom, left, c] = y10
                         if wide:
-                            y[n, a, b + 1, c] = y01
-                            y[n, a + 1, b + 1, c] = y11
+                            y[n, top, beyond, c] = y01
+                            y[n, bottom, beyond, c] = y11
                     b += 2 if wide else 1
                     continue
+                left = columns.place[b]
                 for row in range(a, a + height):
+                    top = rows.place[row]
                     if at_once and rows.whole[row] and columns.whole[b]:
                         h, v = rows.pixel[row, 0], columns.pixel[b, 0]
                         for c in range(y.shape[3]):
@@ -149,36 +169,36 @@ def multiply_windows(
                                 for j in range(kw):
                                     factor = w[(i * kw + j) * FAR + c]
                                     total += x[n, h + i * down, v + j * right, c] * factor
-                            y[n, row, b, c] = total
+                            y[n, top, left, c] = total
                         continue
                     for c in range(y.shape[3]):
-                        y[n, row, b, c] = bias[c]
+                        y[n, top, left, c] = bias[c]
                     if at_once and rows.whole[row]:  # left or right: a column of the window at a time
                         h = rows.pixel[row, 0]
                         for j in range(kw):
                             v = columns.pixel[b, j]
                             if v >= 0:
                                 for c in range(y.shape[3]):
-                                    total = y[n, row, b, c]
+                                    total = y[n, top, left, c]
                                     for i in range(kh):
                                         total += x[n, h + i * down, v, c] * w[(i * kw + j) * FAR + c]
-                                    y[n, row, b, c] = total
+                                    y[n, top, left, c] = total
                         continue
                     for i in range(kh):
                         h = rows.pixel[row, i]
                         if h >= 0 and columns.whole[b]:  # above or below, or a large window: a row at a time
                             v = columns.pixel[b, 0]
                             for c in range(y.shape[3]):
-                                total = y[n, row, b, c]
+                                total = y[n, top, left, c]
                                 for j in range(kw):
                                     total += x[n, h, v + j * right, c] * w[(i * kw + j) * FAR + c]
-                                y[n, row, b, c] = total
+                                y[n, top, left, c] = total
                         elif h >= 0:  # in a corner: a pixel at a time
                             for j in range(kw):
                                 v = columns.pixel[b, j]
                                 if v >= 0:
                                     for c in range(y.shape[3]):
-                                        y[n, row, b, c] += x[n, h, v, c] * w[(i * kw + j) * FAR + c]
+                                        y[n, top, left, c] += x[n, h, v, c] * w[(i * kw + j) * FAR + c]
                 b += 1
             a += height
 
@@ -244,7 +264,7 @@ def conv2d(
     """y = x ⋆ w + b:  (N, C, H, W), (C, 1, KH, KW), (C,) → (N, C, OH, OW)."""
     size = window.places(x.shape[2:])
     rows, columns = (Axis.forward(window, k, x.shape[2 + k], size[k]) for k in (0, 1))
-    return _multiply(x, weight, bias, rows, columns, relu)
+    return _multiply(x, weight, bias, [(rows, columns)], size, relu)
 
 
 def conv_transpose2d(
@@ -252,34 +272,41 @@ def conv_transpose2d(
 ) -> np.ndarray:
     """y = x ⋆ᵀ w + b:  (N, C, OH, OW), (C, 1, KH, KW), (C,) → (N, C, *size)."""
     rows, columns = (Axis.transposed(window, k, x.shape[2 + k], size[k]) for k in (0, 1))
-    return _multiply(x, weight[..., ::-1, ::-1], bias, rows, columns)
+    return _multiply(x, weight[..., ::-1, ::-1], bias, list(itertools.product(rows, columns)), size)
 
 
 def _multiply(
     x: np.ndarray,
     weight: np.ndarray,
     bias: np.ndarray | None,
-    rows: Axis,
-    columns: Axis,
+    axes: list[tuple[Axis, Axis]],
+    size: Pair,
     relu: bool = False,
 ) -> np.ndarray:
-    (n, c), size = x.shape[:2], (len(rows.pixel), len(columns.pixel))
+    n, c = x.shape[:2]
     y = empty_channels_last((n, c, *size), x.dtype)
     seen, lines = _lines(x), _lines(y)
-    taps = math.prod(weight.shape[2:])
-    filters = np.empty((taps, FAR), x.dtype)
-    filters[:, :c] = weight.reshape(c, taps).T
-    w = filters.reshape(-1)
-    start = np.zeros(c, x.dtype) if bias is None else np.ascontiguousarray(bias)
+    start = aligned((c,), x.dtype)
+    start[...] = 0 if bias is None else bias
     multiply = compiled(multiply_windows)
 
-    def piece(pictures: slice, part: slice) -> None:
-        out = lines[pictures, part]
-        multiply(seen[pictures], w, start, out, rows.part(part), columns)
+    def piece(w: np.ndarray, rows: Axis, columns: Axis, pictures: slice, part: slice) -> None:
+        multiply(seen[pictures], w, start, lines[pictures], rows.part(part), columns)
         if relu:
+            out = lines[pictures, part]
             positive_part(out, out=out)
 
-    parallel_for(np, piece, _pieces(lines, taps))
+    pieces: list[tuple] = []
+    for rows, columns in axes:
+        kernel = len(rows.positions), len(columns.positions)
+        if 0 in kernel:  # a stride larger than the window leaves gaps
+            lines[:, rows.place[:, None], columns.place] = start
+            continue
+        w = aligned((*kernel, FAR), x.dtype)
+        w[..., :c] = weight[:, 0, _every(rows.positions), _every(columns.positions)].transpose(1, 2, 0)
+        cut = _pieces(n, len(rows.place), math.prod(kernel) * len(columns.place) * c, len(axes))
+        pieces += [(w.reshape(-1), rows, columns, *piece) for piece in cut]
+    parallel_for(np, piece, pieces)
     return y
 
 
@@ -287,8 +314,8 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
     """w = x ⊛ y:  (N, C, H, W), (N, C, OH, OW) → (C, 1, KH, KW)."""
     rows, columns = (Axis.forward(window, k, x.shape[2 + k], y.shape[2 + k]) for k in (0, 1))
     seen, dy, taps = _lines(x), _lines(y), math.prod(window.kernel)
-    pieces = _pieces(dy, taps)
-    sums = np.empty((len(pieces), taps, FAR), x.dtype)
+    pieces = _pieces(*dy.shape[:2], taps * math.prod(dy.shape[2:]))
+    sums = aligned((len(pieces), taps, FAR), x.dtype)
     add_up = compiled(add_windows)
 
     def add(number: int, pictures: slice, part: slice) -> None:
@@ -298,6 +325,11 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
     parallel_for(np, add, [(number, *piece) for number, piece in enumerate(pieces)])
     total = sums[..., :groups].sum(0)
     return np.ascontiguousarray(total.T).reshape(groups, 1, *window.kernel)
+
+
+def _every(positions: tuple[int, ...]) -> slice:
+    """These positions, which are equally far from each other."""
+    return slice(positions[0], positions[-1] + 1, positions[1] - positions[0] if positions[1:] else 1)
 
 
 def _lines(x: np.ndarray) -> np.ndarray:
@@ -310,11 +342,13 @@ def _lines(x: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _pieces(y: np.ndarray, taps: int) -> list[tuple[slice, slice]]:
-    """(pictures, rows) of y, each in one piece of memory: rows of one picture, or all of some pictures."""
-    n, rows = y.shape[:2]
+def _pieces(n: int, rows: int, work: int, kinds: int = 1) -> list[tuple[slice, slice]]:
+    """(pictures, rows), rows of one picture or all of some, of n pictures with so much work in each row.
+
+    With several `kinds` of places fewer of each.
+    """
     least, most = PIECES
-    pieces = min(most, max(least, y.size * taps // PIECE))
+    pieces = min(most, max(least // kinds, n * rows * work // PIECE, 1))
     if n >= pieces:
         return [(pictures, slice(0, rows)) for pictures in split(n, -(-n // pieces))]
     parts = split(rows, -(-rows // -(-pieces // n)))
