@@ -7,8 +7,8 @@ through memory by itself, or multiply mostly zeros, as `row_conv.py` does. So he
 formula, and Numba compiles them where it is installed; elsewhere `row_conv.py` does the work. Channels lie
 side by side in memory: the innermost loop takes as many at a time as the processor can.
 
-Which pixel a place sees is looked up (`Axis`). For ∂L/∂x the same loops look the other way: pixel h of ∂L/∂x
-was pixel i of the window at place (h + p − i·d) / s, or of none.
+Which pixel a place sees is looked up (`Axis`). For ∂L/∂x the same loops look the other way, at each s-th row
+and column by itself (`places.py`).
 
 Most of the time goes to reading numbers, even from the cache. So four places that see much the same pixels
 are computed together, and ∂L/∂w is read and written once for four rows.
@@ -29,6 +29,7 @@ from minidl.backend.compiled import compiled, numba
 from minidl.backend.im2col import Pair, Window
 from minidl.backend.memory import aligned, empty_channels_last
 from minidl.backend.threads import parallel_for, split
+from minidl.functional.places import Places
 
 WORTH = 1 << 20  # multiplications, from which on it pays to compile: some seconds for a kind of window, once
 MANY, LARGE = 2048, 49  # channels, and pixels of a window, at most
@@ -55,41 +56,20 @@ class Axis(NamedTuple):
 
     @classmethod
     @functools.lru_cache(maxsize=256)
-    def forward(cls, window: Window, axis: int, size: int, places: int) -> Axis:
-        """Pixel a·s + i·d − p of `size`."""
-        s, p, d, i = _along(window, axis)
-        place = np.arange(places)
-        return cls._of(place, i, place[:, None] * s + i * d - p, size, d, s)
-
-    @classmethod
-    @functools.lru_cache(maxsize=256)
-    def transposed(cls, window: Window, axis: int, places: int, size: int) -> list[Axis]:
-        """Place (h + p − i·d) / s of `places`, the positions i in reverse.
-
-        That is an integer at the same positions for every s-th h: an Axis for each of these.
-        """
-        s, p, d, i = _along(window, axis)
-        axes = []
-        for start in range(min(s, size)):
-            h = np.arange(start, size, s)
-            at = np.flatnonzero((start + p - i[::-1] * d) % s == 0)
-            place = (h[:, None] + p - i[::-1][at] * d) // s
-            axes.append(cls._of(h, at, place, places, d // math.gcd(s, d), 1))
-        return axes
-
-    @classmethod
-    def _of(
-        cls, place: np.ndarray, positions: np.ndarray, pixel: np.ndarray, size: int, step: int, stride: int
-    ) -> Axis:
+    def of(cls, places: Places, size: int) -> Axis:
+        """These places of a result, of a picture with `size` pixels."""
+        k, i = np.arange(places.count), np.arange(len(places.positions))
+        pixel = places.first + k[:, None] * places.stride + i * places.step
         pixel = np.where((pixel >= 0) & (pixel < size), pixel, -1)
         whole = np.all(pixel >= 0, axis=1)
         pair = np.zeros_like(whole)
-        ahead = stride // step if stride % step == 0 else 0
+        ahead = places.stride // places.step if places.stride % places.step == 0 else 0
         if ahead in NEAR:
             pair[:-1] = whole[:-1] & whole[1:]
         else:
             ahead = 0  # the same for all of them, for which the loops are compiled once
-        return cls(place, pixel, whole, pair, step, tuple(positions.tolist()), tuple(range(ahead)))
+        positions, place = tuple(places.positions), places.start + k * places.every
+        return cls(place, pixel, whole, pair, places.step, positions, tuple(range(ahead)))
 
     def part(self, places: slice) -> Axis:
         """The same for some of the places, the last of which has no next one."""
@@ -98,11 +78,6 @@ class Axis(NamedTuple):
         return self._replace(
             place=self.place[places], pixel=self.pixel[places], whole=self.whole[places], pair=pair
         )
-
-
-def _along(window: Window, axis: int) -> tuple[int, int, int, np.ndarray]:
-    """Stride, padding, dilation, and the positions 0 … K − 1."""
-    return window.stride[axis], window.padding[axis], window.dilation[axis], np.arange(window.kernel[axis])
 
 
 def can(x: Array, y: Array, window: Window, groups: int) -> bool:
@@ -263,7 +238,7 @@ def conv2d(
 ) -> np.ndarray:
     """y = x ⋆ w + b:  (N, C, H, W), (C, 1, KH, KW), (C,) → (N, C, OH, OW)."""
     size = window.places(x.shape[2:])
-    rows, columns = (Axis.forward(window, k, x.shape[2 + k], size[k]) for k in (0, 1))
+    rows, columns = (Places.forward(window, axis, size[axis]) for axis in (0, 1))
     return _multiply(x, weight, bias, [(rows, columns)], size, relu)
 
 
@@ -271,7 +246,7 @@ def conv_transpose2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, window: Window, groups: int, size: Pair
 ) -> np.ndarray:
     """y = x ⋆ᵀ w + b:  (N, C, OH, OW), (C, 1, KH, KW), (C,) → (N, C, *size)."""
-    rows, columns = (Axis.transposed(window, k, x.shape[2 + k], size[k]) for k in (0, 1))
+    rows, columns = (Places.transposed(window, axis, size[axis]) for axis in (0, 1))
     return _multiply(x, weight[..., ::-1, ::-1], bias, list(itertools.product(rows, columns)), size)
 
 
@@ -279,7 +254,7 @@ def _multiply(
     x: np.ndarray,
     weight: np.ndarray,
     bias: np.ndarray | None,
-    axes: list[tuple[Axis, Axis]],
+    parts: list[tuple[Places, Places]],
     size: Pair,
     relu: bool = False,
 ) -> np.ndarray:
@@ -297,14 +272,15 @@ def _multiply(
             positive_part(out, out=out)
 
     pieces: list[tuple] = []
-    for rows, columns in axes:
-        kernel = len(rows.positions), len(columns.positions)
-        if 0 in kernel:  # a stride larger than the window leaves gaps
-            lines[:, rows.place[:, None], columns.place] = start
+    for down, right in parts:
+        taps = weight[:, 0, down.in_window, right.in_window].transpose(1, 2, 0)
+        if not taps.size:  # a stride larger than the window leaves gaps
+            lines[:, down.in_result, right.in_result] = start
             continue
-        w = aligned((*kernel, FAR), x.dtype)
-        w[..., :c] = weight[:, 0, _every(rows.positions), _every(columns.positions)].transpose(1, 2, 0)
-        cut = _pieces(n, len(rows.place), math.prod(kernel) * len(columns.place) * c, len(axes))
+        w = aligned((*taps.shape[:2], FAR), x.dtype)
+        w[..., :c] = taps
+        rows, columns = Axis.of(down, x.shape[2]), Axis.of(right, x.shape[3])
+        cut = _pieces(n, down.count, taps.size * right.count, len(parts))
         pieces += [(w.reshape(-1), rows, columns, *piece) for piece in cut]
     parallel_for(np, piece, pieces)
     return y
@@ -312,7 +288,9 @@ def _multiply(
 
 def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
     """w = x ⊛ y:  (N, C, H, W), (N, C, OH, OW) → (C, 1, KH, KW)."""
-    rows, columns = (Axis.forward(window, k, x.shape[2 + k], y.shape[2 + k]) for k in (0, 1))
+    rows, columns = (
+        Axis.of(Places.forward(window, axis, y.shape[2 + axis]), x.shape[2 + axis]) for axis in (0, 1)
+    )
     seen, dy, taps = _lines(x), _lines(y), math.prod(window.kernel)
     pieces = _pieces(*dy.shape[:2], taps * math.prod(dy.shape[2:]))
     sums = aligned((len(pieces), taps, FAR), x.dtype)
@@ -325,11 +303,6 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
     parallel_for(np, add, [(number, *piece) for number, piece in enumerate(pieces)])
     total = sums[..., :groups].sum(0)
     return np.ascontiguousarray(total.T).reshape(groups, 1, *window.kernel)
-
-
-def _every(positions: tuple[int, ...]) -> slice:
-    """These positions, which are equally far from each other."""
-    return slice(positions[0], positions[-1] + 1, positions[1] - positions[0] if positions[1:] else 1)
 
 
 def _lines(x: np.ndarray) -> np.ndarray:
