@@ -6,6 +6,7 @@ import functools
 import threading
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 
 @functools.cache
@@ -34,16 +35,19 @@ def numba() -> ModuleType | None:
 def compiled(function: Callable) -> Callable:
     """`function`, compiled at its first call for arrays of these types; it does not hold Python's lock.
 
-    A product and a sum may be rounded once (FMA). No array that is written to may share memory with another
-    one: Numba has no option that says so, but its compiler has a flag. Without it the machine code of each
-    innermost loop begins with a comparison of all addresses. The machine code is kept on disk, beside the function's
+    A product and a sum may be rounded once (FMA). The machine code is kept on disk, beside the function's
     file or where Numba finds a folder to write to. It is out of date when that file changes: a change of the
     options here goes unnoticed.
+
+    No array that it writes to may share memory with another argument. The compiler has a flag that says so,
+    for which there is no option: else each innermost loop would begin with a comparison of all addresses.
     """
     library = numba()
     assert library is not None
 
-    class Compiler(library.core.compiler.Compiler):
+    base: Any = library.core.compiler.Compiler
+
+    class Compiler(base):
         def define_pipelines(self) -> list:
             self.state.flags.noalias = True
             return super().define_pipelines()

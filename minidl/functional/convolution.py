@@ -10,7 +10,7 @@ three are again these three.
 
 How each is computed stands in `im2col_conv.py`, the plain way; in `strip_conv.py`, the same in pieces for the
 cache and for threads; in `row_conv.py`, with fewer copies; in `winograd.py`, with fewer multiplications; in
-`depthwise.py`, in compiled loops; in `gpu_conv.py` and `gpu_winograd.py`, for the GPU; in `epilogue.py`, what
+`depthwise.py` and `grouped.py`, in compiled loops; in `gpu_conv.py` and `gpu_winograd.py`, for the GPU; in `epilogue.py`, what
 may follow in the same pass.
 """
 
@@ -28,6 +28,7 @@ from minidl.functional import (
     depthwise,
     gpu_conv,
     gpu_winograd,
+    grouped,
     im2col_conv,
     row_conv,
     strip_conv,
@@ -319,8 +320,8 @@ def conv_algorithm(name: str | None = None) -> str:
     Where the last is not possible it is rows, and where there are no copies to save it is strips. On the GPU
     Winograd's is `gpu_winograd.py`, and `gpu_conv.py` is in the place of rows and strips.
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
-    if there is MUCH_WORK, or MORE_WORK for ∂L/∂w, and the pictures that are read have MANY_CHANNELS; and for
-    depthwise convolutions the loops of `depthwise.py`, where Numba is installed.
+    if there is MUCH_WORK, or MORE_WORK for ∂L/∂w, and the pictures that are read have MANY_CHANNELS; and where
+    Numba is installed the loops of `depthwise.py`, and of `grouped.py` for groups of few channels.
     `python -m benchmarks.choice` measures how often that is right, on the CPU. There Winograd's keeps filters
     that stay the same as it needs them, VGG16's in 300 MB (`backend/kept.py`). Its results are channels-last
     in memory; an infinity, NaN or huge number spoils all 4×4 outputs of a tile, and of pictures up to four
@@ -341,6 +342,8 @@ def conv_algorithm(name: str | None = None) -> str:
 
 def _algorithm_for(x: Array, weight: Array, window: Window, groups: int) -> ModuleType:
     """The file that does the work for x ⋆ w, and for x ⋆ᵀ w."""
+    if _chosen == "auto" and grouped.can(x, weight, window, groups):
+        return grouped
     others = weight.shape[0] * weight.shape[1] // max(1, x.shape[1])
     return _algorithm(x, weight, window, groups, _winograd_pays(x, others, MUCH_WORK))
 

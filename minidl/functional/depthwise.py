@@ -58,7 +58,7 @@ class Axis(NamedTuple):
     @functools.lru_cache(maxsize=256)
     def of(cls, places: Places, size: int) -> Axis:
         """These places of a result, of a picture with `size` pixels."""
-        k, i = np.arange(places.count), np.arange(len(places.positions))
+        k, i = np.arange(places.number), np.arange(len(places.positions))
         pixel = places.first + k[:, None] * places.stride + i * places.step
         pixel = np.where((pixel >= 0) & (pixel < size), pixel, -1)
         whole = np.all(pixel >= 0, axis=1)
@@ -280,7 +280,7 @@ def _multiply(
         w = aligned((*taps.shape[:2], FAR), x.dtype)
         w[..., :c] = taps
         rows, columns = Axis.of(down, x.shape[2]), Axis.of(right, x.shape[3])
-        cut = _pieces(n, down.count, taps.size * right.count, len(parts))
+        cut = _pieces(n, down.number, taps.size * right.number, len(parts))
         pieces += [(w.reshape(-1), rows, columns, *piece) for piece in cut]
     parallel_for(np, piece, pieces)
     return y
@@ -292,7 +292,7 @@ def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np
         Axis.of(Places.forward(window, axis, y.shape[2 + axis]), x.shape[2 + axis]) for axis in (0, 1)
     )
     seen, dy, taps = _lines(x), _lines(y), math.prod(window.kernel)
-    pieces = _pieces(*dy.shape[:2], taps * math.prod(dy.shape[2:]))
+    pieces = _pieces(len(dy), dy.shape[1], taps * math.prod(dy.shape[2:]))
     sums = aligned((len(pieces), taps, FAR), x.dtype)
     add_up = compiled(add_windows)
 

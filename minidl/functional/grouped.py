@@ -33,13 +33,14 @@ from minidl.functional.places import Places
 from minidl.functional.row_conv import as_shaped
 
 WORTH = 1 << 20  # multiplications, from which on it pays to compile: some seconds for a kind of window, once
-FEW = 32  # channels of a group, of x and of y, at most
+FEW = 576  # channels of a group, of x or y, times pixels of a window, at most: with more, BLAS is faster
 LARGE = 25  # pixels of a window at most
-AT_ONCE = 36  # multiplications for a place, of several filters with the same pixels
+AT_ONCE = 18  # multiplications for a place, of several filters with the same pixels
 CHUNK = 1024  # places, whose sums stay in the cache while all channels are added
 PIECE = 1 << 22  # multiplications in a piece of the work, about
 PIECES = 4, 32  # at least and at most
 
+LANES = 16
 U = np.uintp  # The compiler asks of each index whether it is negative, one by one. Of this type none can be
 
 
@@ -48,7 +49,7 @@ class Axis(NamedTuple):
 
     start: int
     every: tuple[int, ...]
-    count: int
+    number: int
     positions: tuple[int, ...]
     first: int
     stride: tuple[int, ...]
@@ -57,13 +58,21 @@ class Axis(NamedTuple):
     @classmethod
     def of(cls, places: Places) -> Axis:
         """The same."""
-        every, stride = tuple(range(places.every)), tuple(range(places.stride))
-        return cls(*places._replace(every=every, positions=tuple(places.positions), stride=stride))
+        return cls(
+            places.start,
+            tuple(range(places.every)),
+            places.number,
+            tuple(places.positions),
+            places.first,
+            tuple(range(places.stride)),
+            places.step,
+        )
 
     @property
     def length(self) -> int:
         """Of the parts: all that the places see of one."""
-        return self.count + (len(self.positions) - 1) * self.step // len(self.stride)
+        n = self.number + (len(self.positions) - 1) * self.step // len(self.stride)
+        return n if len(self.stride) == 1 else -(-n // LANES) * LANES
 
 
 def can(x: Array, weight: Array, window: Window, groups: int) -> bool:
@@ -71,7 +80,8 @@ def can(x: Array, weight: Array, window: Window, groups: int) -> bool:
     return (
         isinstance(x, np.ndarray)
         and groups > 1
-        and max(weight.shape[0] // groups, weight.shape[1]) <= FEW
+        and weight.shape[:2] != (groups, 1)  # which is depthwise
+        and max(weight.shape[0] // groups, weight.shape[1]) * math.prod(window.kernel) <= FEW
         and x.dtype == weight.dtype
         and x.dtype in (np.float32, np.float64)
         and 1 < math.prod(window.kernel) <= LARGE
@@ -85,17 +95,19 @@ def multiply_groups(
     w: np.ndarray,
     bias: np.ndarray,
     y: np.ndarray,
-    parts: np.ndarray,
-    sums: np.ndarray,
     first: int,
     rows: Axis,
     columns: Axis,
     together: tuple[int, ...],
+    parts: np.ndarray,
+    line: np.ndarray,
+    sums: np.ndarray,
 ) -> None:
-    """y = x ⋆ w + bias at some places of y, for group `first` and those after it, of one or several pictures.
+    """y = x ⋆ w + bias at some places of y, for group `first` and those that follow, all pictures in a row.
 
-    Shapes: (N, Q, H, W), (G, M, Q, KH, KW), (G, M) → (N, M, OH, OW). Scratch memory: (Q, down, right, length,
-    length) for the parts of x, and zero, (M, places) for the sums. Filters are taken `together`.
+    Shapes: (N, Q, H, W), (G, M, Q, KH, KW), (G, M) → (N, M, OH, OW). So many filters are taken `together`.
+    The memory for the parts of x, (Q, s, s, height + 1, width), and for a line of them, (s·width,), is zero;
+    that for the sums is (M, places).
     """
     kh, kw, down, right = len(rows.positions), len(columns.positions), len(rows.stride), len(columns.stride)
     height, width = parts.shape[3:]
@@ -103,16 +115,16 @@ def multiply_groups(
     for n in range(x.shape[0]):
         g = (first + n) % w.shape[0]
         for q in range(x.shape[1]):
-            for r in range(height * down):
+            for r in range(max(0, -rows.first), min(height * down, x.shape[2] - rows.first)):
                 h = rows.first + r
-                if h < 0 or h >= x.shape[2]:
-                    continue
-                for side in range(right):
-                    v = columns.first + side
-                    low, high = max(0, -(v // right)), min(width, -((v - x.shape[3]) // right))
-                    for b in range(U(max(0, high - low))):
-                        pixel = x[n, q, h, U(v + low * right) + b * U(right)]
-                        parts[q, r % down, side, r // down, U(low) + b] = pixel
+                low, high = max(0, -columns.first), min(width * right, x.shape[3] - columns.first)
+                to = line if right > 1 else parts[q, r % down, 0, r // down]
+                for b in range(U(max(0, high - low))):
+                    to[U(low) + b] = x[n, q, h, U(low + columns.first) + b]
+                if right > 1:
+                    for b in range(U(width)):
+                        for side in range(right):
+                            parts[q, r % down, side, r // down, b] = line[b * U(right) + U(side)]
         for m in range(0, w.shape[1], len(together)):
             for begin in range(0, sums.shape[1], CHUNK):
                 end = min(begin + CHUNK, sums.shape[1])
@@ -130,8 +142,8 @@ def multiply_groups(
                                     total += flat[q, t + U(far)] * w[g, m + k, q, i, j]
                             sums[m + k, t] = total
             for k in range(len(together)):
-                for a in range(rows.count):
-                    for b in range(U(columns.count)):
+                for a in range(rows.number):
+                    for b in range(U(columns.number)):
                         place = U(columns.start) + b * U(len(columns.every))
                         y[n, m + k, rows.start + a * len(rows.every), place] = sums[m + k, U(a * width) + b]
 
@@ -176,16 +188,7 @@ def _multiply(
     start = np.zeros((groups, m), x.dtype) if bias is None else np.ascontiguousarray(bias).reshape(groups, m)
     multiply = compiled(multiply_groups)
 
-    def piece(w: np.ndarray, rows: Axis, columns: Axis, together: tuple[int, ...], some: slice) -> None:
-        shape = q, len(rows.stride), len(columns.stride), rows.length + 1, columns.length
-        parts = scratch(np, "parts", shape, x.dtype)  # a line more, for what is read beyond the last
-        parts[...] = 0
-        sums = scratch(np, "sums", (m, rows.count * columns.length), x.dtype)
-        multiply(x[some], w, start, out[some], parts, sums, some.start % groups, rows, columns, together)
-        if relu:
-            positive_part(out[some], out=out[some])
-
-    pieces = []
+    kinds = []
     for rows, columns in places:
         w = np.ascontiguousarray(filters[..., rows.in_window, columns.in_window])
         if not w.size:  # a stride larger than the window leaves gaps
@@ -193,9 +196,23 @@ def _multiply(
             continue
         taps = math.prod(w.shape[3:])
         together = next(k for k in (4, 2, 1) if m % k == 0 and (k == 1 or k * taps <= AT_ONCE))
-        least, most = PIECES
-        cut = min(most, max(least // len(places), len(x) * w[0].size * rows.count * columns.count // PIECE, 1))
-        kind = w, Axis.of(rows), Axis.of(columns), tuple(range(together))
-        pieces += [(*kind, some) for some in split(len(x), -(-len(x) // cut))]
+        kinds.append((w, Axis.of(rows), Axis.of(columns), tuple(range(together))))
+
+    def piece(some: slice) -> None:
+        for w, rows, columns, together in kinds:  # in one thread: they write to the same lines of the cache
+            right = len(columns.stride)
+            shape = q, len(rows.stride), right, rows.length + 1, columns.length
+            parts = scratch(np, "parts", shape, x.dtype)  # a line more, for what is read beyond the last
+            line = scratch(np, "line", (right * columns.length,), x.dtype)
+            sums = scratch(np, "sums", (m, rows.number * columns.length), x.dtype)
+            parts[...] = line[...] = 0
+            first = some.start % groups
+            multiply(x[some], w, start, out[some], first, rows, columns, together, parts, line, sums)
+        if relu:
+            positive_part(out[some], out=out[some])
+
+    least, most = PIECES
+    work = len(x) * filters[0].size * math.prod(x.shape[2:])
+    pieces = [(some,) for some in split(len(x), -(-len(x) // min(most, max(least, work // PIECE))))]
     parallel_for(np, piece, pieces)
     return y

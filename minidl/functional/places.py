@@ -17,17 +17,17 @@ class Places(NamedTuple):
 
     start: int
     every: int
-    count: int
+    number: int
     positions: range
     first: int
     stride: int
     step: int
 
     @classmethod
-    def forward(cls, window: Window, axis: int, count: int) -> Places:
+    def forward(cls, window: Window, axis: int, number: int) -> Places:
         """Place k of x ⋆ w sees pixel k·s + i·d − p at position i."""
         s, p, d = window.stride[axis], window.padding[axis], window.dilation[axis]
-        return cls(0, 1, count, range(window.kernel[axis]), -p, s, d)
+        return cls(0, 1, number, range(window.kernel[axis]), -p, s, d)
 
     @classmethod
     def transposed(cls, window: Window, axis: int, size: int) -> list[Places]:
@@ -36,14 +36,15 @@ class Places(NamedTuple):
         It is one at the same positions for every s-th h. They count in reverse, so that places follow one
         another as they do above.
         """
-        s, p, d, last = window.stride[axis], window.padding[axis], window.dilation[axis], window.kernel[axis] - 1
+        s, p, d = window.stride[axis], window.padding[axis], window.dilation[axis]
+        last = window.kernel[axis] - 1
         apart = s // math.gcd(s, d)
         parts = []
         for h in range(min(s, size)):
             at = next((i for i in range(min(apart, last + 1)) if (h + p - (last - i) * d) % s == 0), last + 1)
             first = (h + p - (last - at) * d) // s
-            count = len(range(h, size, s))
-            parts.append(cls(h, s, count, range(at, last + 1, apart), first, 1, d * apart // s))
+            number = len(range(h, size, s))
+            parts.append(cls(h, s, number, range(at, last + 1, apart), first, 1, d * apart // s))
         return parts
 
     @property
