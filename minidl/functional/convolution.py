@@ -10,8 +10,8 @@ three are again these three.
 
 How each is computed stands in `im2col_conv.py`, the plain way; in `strip_conv.py`, the same in pieces for the
 cache and for threads; in `row_conv.py`, with fewer copies; in `winograd.py`, with fewer multiplications; in
-`depthwise.py` and `grouped.py`, in compiled loops; in `gpu_conv.py` and `gpu_winograd.py`, for the GPU; in `epilogue.py`, what
-may follow in the same pass.
+`depthwise.py` and `grouped.py`, in compiled loops; in `gpu_conv.py` and `gpu_winograd.py`, for the GPU; in
+`epilogue.py`, what may follow in the same pass.
 """
 
 from __future__ import annotations
@@ -320,8 +320,8 @@ def conv_algorithm(name: str | None = None) -> str:
     Where the last is not possible it is rows, and where there are no copies to save it is strips. On the GPU
     Winograd's is `gpu_winograd.py`, and `gpu_conv.py` is in the place of rows and strips.
     "auto", the default, takes Winograd's where the multiplications saved are worth more than the transforms:
-    if there is MUCH_WORK, or MORE_WORK for ∂L/∂w, and the pictures that are read have MANY_CHANNELS; and where
-    Numba is installed the loops of `depthwise.py`, and of `grouped.py` for groups of few channels.
+    if there is MUCH_WORK, or MORE_WORK for ∂L/∂w, and the pictures that are read have MANY_CHANNELS. Where
+    Numba is installed it takes the loops of `depthwise.py` and, for groups of few channels, `grouped.py`.
     `python -m benchmarks.choice` measures how often that is right, on the CPU. There Winograd's keeps filters
     that stay the same as it needs them, VGG16's in 300 MB (`backend/kept.py`). Its results are channels-last
     in memory; an infinity, NaN or huge number spoils all 4×4 outputs of a tile, and of pictures up to four

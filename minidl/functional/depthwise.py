@@ -11,7 +11,7 @@ Which pixel a place sees is looked up (`Axis`). For ∂L/∂x the same loops loo
 and column by itself (`places.py`).
 
 Most of the time goes to reading numbers, even from the cache. So four places that see much the same pixels
-are computed together, and ∂L/∂w is read and written once for four rows.
+are computed together, and ∂L/∂w is read and written once for as many, or twice as many.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FAR = MANY + 112  # numbers from one pixel of the filters to the next. The compi
 NEAR = 1, 2  # positions from a place to the next: further apart they share too little
 FEW = 9  # pixels of a window, up to which the processor has registers for four places at a time
 AT_ONCE = 25  # and for one or two
-SUMS = 4  # rows whose products are added up before ∂L/∂w is written
+SUMS = 4  # rows whose products are added up before ∂L/∂w is written, for windows larger than FEW
 PIECE = 1 << 22  # multiplications in a piece of the work, about
 PIECES = 4, 32  # at least and at most
 
@@ -90,6 +90,7 @@ def can(x: Array, y: Array, window: Window, groups: int) -> bool:
         and x.dtype in (np.float32, np.float64)
         and math.prod(window.kernel) <= LARGE
         and x.size * math.prod(window.kernel) >= WORTH
+        and all(s <= k for s, k in zip(window.stride, window.kernel, strict=True))
         and numba() is not None
     )
 
@@ -181,48 +182,60 @@ def multiply_windows(
 def add_windows(x: np.ndarray, y: np.ndarray, w: np.ndarray, rows: Axis, columns: Axis) -> None:
     """w += x ⊛ y:  (N, H, W, C), (N, OH, OW, C) → (KH·KW·FAR,)."""
     kh, kw, right, beside = len(rows.positions), len(columns.positions), columns.step, len(columns.ahead)
+    deep, many = (kh, 2) if kh * kw <= FEW else (1, SUMS)
     for n in range(y.shape[0]):
-        for start in range(0, y.shape[1], SUMS):
-            for i in range(kh):
-                first = start
-                while first < y.shape[1] and rows.pixel[first - start, i] < 0:
-                    first += 1  # as many rows of y at the top see nothing at position i
-                last = first + SUMS - 1
-                if last < y.shape[1] and rows.pixel[last, i] >= 0:
-                    h, down = rows.pixel[first, i], rows.pixel[first + 1, i] - rows.pixel[first, i]
+        a = 0
+        while a < y.shape[1]:
+            last = a + many - 1
+            if last < y.shape[1] and rows.whole[a] and rows.whole[last]:
+                down = rows.pixel[a + 1, 0] - rows.pixel[a, 0]
+                for top in range(0, kh, deep):
+                    h = rows.pixel[a, top]
                     b = 0
                     while b < y.shape[2]:
                         if kw <= FEW and columns.pair[b]:
                             v = columns.pixel[b, 0]
                             for c in range(y.shape[3]):
-                                for j in range(kw):
-                                    total = w[(i * kw + j) * FAR + c]
-                                    for k in range(SUMS):
-                                        for m in range(2):
-                                            pixel = x[n, h + k * down, v + (j + m * beside) * right, c]
-                                            total += pixel * y[n, first + k, b + m, c]
-                                    w[(i * kw + j) * FAR + c] = total
+                                for i in range(deep):
+                                    for j in range(kw):
+                                        total = w[((top + i) * kw + j) * FAR + c]
+                                        for k in range(many):
+                                            row = h + k * down + i * rows.step
+                                            for m in range(2):
+                                                pixel = x[n, row, v + (j + m * beside) * right, c]
+                                                total += pixel * y[n, a + k, b + m, c]
+                                        w[((top + i) * kw + j) * FAR + c] = total
                             b += 2
                             continue
                         for j in range(kw):
                             v = columns.pixel[b, j]
                             if v >= 0:
                                 for c in range(y.shape[3]):
-                                    total = w[(i * kw + j) * FAR + c]
-                                    for k in range(SUMS):
-                                        total += x[n, h + k * down, v, c] * y[n, first + k, b, c]
-                                    w[(i * kw + j) * FAR + c] = total
+                                    for i in range(deep):
+                                        total = w[((top + i) * kw + j) * FAR + c]
+                                        for k in range(many):
+                                            row = h + k * down + i * rows.step
+                                            total += x[n, row, v, c] * y[n, a + k, b, c]
+                                        w[((top + i) * kw + j) * FAR + c] = total
                         b += 1
-                    continue
-                for a in range(first, min(first + SUMS, y.shape[1])):
-                    h = rows.pixel[a, i]
-                    if h >= 0:
-                        for b in range(y.shape[2]):
-                            for j in range(kw):
-                                v = columns.pixel[b, j]
-                                if v >= 0:
-                                    for c in range(y.shape[3]):
-                                        w[(i * kw + j) * FAR + c] += x[n, h, v, c] * y[n, a, b, c]
+                a += many
+                continue
+            for i in range(kh):  # a row of y that does not see all, or is left
+                h = rows.pixel[a, i]
+                if h >= 0:
+                    for b in range(y.shape[2]):
+                        if columns.whole[b]:
+                            v = columns.pixel[b, 0]
+                            for c in range(y.shape[3]):
+                                for j in range(kw):
+                                    w[(i * kw + j) * FAR + c] += x[n, h, v + j * right, c] * y[n, a, b, c]
+                            continue
+                        for j in range(kw):
+                            v = columns.pixel[b, j]
+                            if v >= 0:
+                                for c in range(y.shape[3]):
+                                    w[(i * kw + j) * FAR + c] += x[n, h, v, c] * y[n, a, b, c]
+            a += 1
 
 
 # The three convolutions

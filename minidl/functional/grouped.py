@@ -86,6 +86,7 @@ def can(x: Array, weight: Array, window: Window, groups: int) -> bool:
         and x.dtype in (np.float32, np.float64)
         and 1 < math.prod(window.kernel) <= LARGE
         and weight.size * math.prod(x.shape[2:]) * len(x) >= WORTH
+        and all(s <= k for s, k in zip(window.stride, window.kernel, strict=True))
         and numba() is not None
     )
 
