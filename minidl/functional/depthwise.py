@@ -55,7 +55,6 @@ class Axis(NamedTuple):
     ahead: tuple[int, ...]  # as many as the next place is positions further on, for the same reason
 
     @classmethod
-    @functools.lru_cache(maxsize=256)
     def of(cls, places: Places, size: int) -> Axis:
         """These places of a result, of a picture with `size` pixels."""
         k, i = np.arange(places.number), np.arange(len(places.positions))
@@ -73,6 +72,8 @@ class Axis(NamedTuple):
 
     def part(self, places: slice) -> Axis:
         """The same for some of the places, the last of which has no next one."""
+        if places.start == 0 and places.stop >= len(self.place):
+            return self
         pair = self.pair[places].copy()
         pair[-1:] = False
         return self._replace(
@@ -241,6 +242,21 @@ def add_windows(x: np.ndarray, y: np.ndarray, w: np.ndarray, rows: Axis, columns
 # The three convolutions
 
 
+@functools.lru_cache(maxsize=256)
+def _kinds(
+    window: Window, pixels: Pair, size: Pair, transposed: bool = False
+) -> list[tuple[Places, Places, Axis, Axis]]:
+    """Rows and columns of a result of `size`, of all kinds, and what they see of so many pixels."""
+    if transposed:
+        rows, columns = (Places.transposed(window, axis, size[axis]) for axis in (0, 1))
+    else:
+        rows, columns = ([Places.forward(window, axis, size[axis])] for axis in (0, 1))
+    return [
+        (down, right, Axis.of(down, pixels[0]), Axis.of(right, pixels[1]))
+        for down, right in itertools.product(rows, columns)
+    ]
+
+
 def conv2d(
     x: np.ndarray,
     weight: np.ndarray,
@@ -251,23 +267,22 @@ def conv2d(
 ) -> np.ndarray:
     """y = x ⋆ w + b:  (N, C, H, W), (C, 1, KH, KW), (C,) → (N, C, OH, OW)."""
     size = window.places(x.shape[2:])
-    rows, columns = (Places.forward(window, axis, size[axis]) for axis in (0, 1))
-    return _multiply(x, weight, bias, [(rows, columns)], size, relu)
+    return _multiply(x, weight, bias, _kinds(window, x.shape[2:], size), size, relu)
 
 
 def conv_transpose2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, window: Window, groups: int, size: Pair
 ) -> np.ndarray:
     """y = x ⋆ᵀ w + b:  (N, C, OH, OW), (C, 1, KH, KW), (C,) → (N, C, *size)."""
-    rows, columns = (Places.transposed(window, axis, size[axis]) for axis in (0, 1))
-    return _multiply(x, weight[..., ::-1, ::-1], bias, list(itertools.product(rows, columns)), size)
+    kinds = _kinds(window, x.shape[2:], size, transposed=True)
+    return _multiply(x, weight[..., ::-1, ::-1], bias, kinds, size)
 
 
 def _multiply(
     x: np.ndarray,
     weight: np.ndarray,
     bias: np.ndarray | None,
-    parts: list[tuple[Places, Places]],
+    kinds: list[tuple[Places, Places, Axis, Axis]],
     size: Pair,
     relu: bool = False,
 ) -> np.ndarray:
@@ -277,33 +292,31 @@ def _multiply(
     start = aligned((c,), x.dtype)
     start[...] = 0 if bias is None else bias
     multiply = compiled(multiply_windows)
-
-    def piece(w: np.ndarray, rows: Axis, columns: Axis, pictures: slice, part: slice) -> None:
-        multiply(seen[pictures], w, start, lines[pictures], rows.part(part), columns)
-        if relu:
-            out = lines[pictures, part]
-            positive_part(out, out=out)
-
-    pieces: list[tuple] = []
-    for down, right in parts:
+    todo, work = [], 0
+    for down, right, rows, columns in kinds:
         taps = weight[:, 0, down.in_window, right.in_window].transpose(1, 2, 0)
         if not taps.size:  # a stride larger than the window leaves gaps
             lines[:, down.in_result, right.in_result] = start
             continue
         w = aligned((*taps.shape[:2], FAR), x.dtype)
         w[..., :c] = taps
-        rows, columns = Axis.of(down, x.shape[2]), Axis.of(right, x.shape[3])
-        cut = _pieces(n, down.number, taps.size * right.number, len(parts))
-        pieces += [(w.reshape(-1), rows, columns, *piece) for piece in cut]
-    parallel_for(np, piece, pieces)
+        todo.append((w.reshape(-1), rows, columns))
+        work += taps.size * right.number
+
+    def piece(pictures: slice, part: slice) -> None:
+        for w, rows, columns in todo:
+            multiply(seen[pictures], w, start, lines[pictures], rows.part(part), columns)
+        if relu:
+            out = lines[pictures, part]
+            positive_part(out, out=out)
+
+    parallel_for(np, piece, _pieces(n, max(down.number for down, *_ in kinds), work))
     return y
 
 
 def conv_weight(x: np.ndarray, y: np.ndarray, window: Window, groups: int) -> np.ndarray:
     """w = x ⊛ y:  (N, C, H, W), (N, C, OH, OW) → (C, 1, KH, KW)."""
-    rows, columns = (
-        Axis.of(Places.forward(window, axis, y.shape[2 + axis]), x.shape[2 + axis]) for axis in (0, 1)
-    )
+    ((_, _, rows, columns),) = _kinds(window, x.shape[2:], y.shape[2:])
     seen, dy, taps = _lines(x), _lines(y), math.prod(window.kernel)
     pieces = _pieces(len(dy), dy.shape[1], taps * math.prod(dy.shape[2:]))
     sums = aligned((len(pieces), taps, FAR), x.dtype)
@@ -328,13 +341,10 @@ def _lines(x: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _pieces(n: int, rows: int, work: int, kinds: int = 1) -> list[tuple[slice, slice]]:
-    """(pictures, rows), rows of one picture or all of some, of n pictures with so much work in each row.
-
-    With several `kinds` of places fewer of each.
-    """
+def _pieces(n: int, rows: int, work: int) -> list[tuple[slice, slice]]:
+    """(pictures, rows), rows of one picture or all of some, of n pictures with so much work in each row."""
     least, most = PIECES
-    pieces = min(most, max(least // kinds, n * rows * work // PIECE, 1))
+    pieces = min(most, max(least, n * rows * work // PIECE))
     if n >= pieces:
         return [(pictures, slice(0, rows)) for pictures in split(n, -(-n // pieces))]
     parts = split(rows, -(-rows // -(-pieces // n)))
