@@ -25,22 +25,20 @@ import numpy as np
 
 from minidl.backend import Array
 from minidl.backend.blocks import positive_part
-from minidl.backend.compiled import compiled, numba
+from minidl.backend.compiled import compiled
 from minidl.backend.im2col import Pair, Window
 from minidl.backend.memory import aligned, empty_channels_last
 from minidl.backend.threads import parallel_for, split
+from minidl.functional import places
 from minidl.functional.places import Places
 
-WORTH = 1 << 20  # multiplications, from which on it pays to compile: some seconds for a kind of window, once
 MANY, LARGE = 2048, 49  # channels, and pixels of a window, at most
 FAR = MANY + 112  # numbers from one pixel of the filters to the next. The compiler knows it, and so needs one
-# address for all of them. In lines of the cache it is odd: with a power of 2 they would compete for the same
+# address for all of them. In float32 it is an odd number of lines of the cache, so that they do not compete
 NEAR = 1, 2  # positions from a place to the next: further apart they share too little
 FEW = 9  # pixels of a window, up to which the processor has registers for four places at a time
 AT_ONCE = 25  # and for one or two
 SUMS = 4  # rows whose products are added up before ∂L/∂w is written, for windows larger than FEW
-PIECE = 1 << 22  # multiplications in a piece of the work, about
-PIECES = 4, 32  # at least and at most
 
 
 class Axis(NamedTuple):
@@ -55,20 +53,20 @@ class Axis(NamedTuple):
     ahead: tuple[int, ...]  # as many as the next place is positions further on, for the same reason
 
     @classmethod
-    def of(cls, places: Places, size: int) -> Axis:
+    def of(cls, some: Places, size: int) -> Axis:
         """These places of a result, of a picture with `size` pixels."""
-        k, i = np.arange(places.number), np.arange(len(places.positions))
-        pixel = places.first + k[:, None] * places.stride + i * places.step
+        k, i = np.arange(some.number), np.arange(len(some.positions))
+        pixel = some.first + k[:, None] * some.stride + i * some.step
         pixel = np.where((pixel >= 0) & (pixel < size), pixel, -1)
         whole = np.all(pixel >= 0, axis=1)
         pair = np.zeros_like(whole)
-        ahead = places.stride // places.step if places.stride % places.step == 0 else 0
+        ahead = some.stride // some.step if some.stride % some.step == 0 else 0
         if ahead in NEAR:
             pair[:-1] = whole[:-1] & whole[1:]
         else:
             ahead = 0  # the same for all of them, for which the loops are compiled once
-        positions, place = tuple(places.positions), places.start + k * places.every
-        return cls(place, pixel, whole, pair, places.step, positions, tuple(range(ahead)))
+        positions, place = tuple(some.positions), some.start + k * some.every
+        return cls(place, pixel, whole, pair, some.step, positions, tuple(range(ahead)))
 
     def part(self, places: slice) -> Axis:
         """The same for some of the places, the last of which has no next one."""
@@ -85,14 +83,9 @@ def can(x: Array, y: Array, window: Window, groups: int) -> bool:
     """Whether the loops can compute with x and y, the filters or the other picture, and are worth it."""
     channels = len(y) if y.shape[1] == 1 else y.shape[1]
     return (
-        isinstance(x, np.ndarray)
-        and 1 < groups == x.shape[1] == channels <= MANY
-        and x.dtype == y.dtype
-        and x.dtype in (np.float32, np.float64)
+        1 < groups == x.shape[1] == channels <= MANY
         and math.prod(window.kernel) <= LARGE
-        and x.size * math.prod(window.kernel) >= WORTH
-        and all(s <= k for s, k in zip(window.stride, window.kernel, strict=True))
-        and numba() is not None
+        and places.pay(x, y, window, x.size * math.prod(window.kernel))
     )
 
 
@@ -104,9 +97,9 @@ def multiply_windows(
 ) -> None:
     """y = x ⋆ w + bias at some places of y:  (N, H, W, C), (KH·KW·FAR,), (C,) → (N, OH, OW, C)."""
     kh, kw, down, right = len(rows.positions), len(columns.positions), rows.step, columns.step
-    below, beside = len(rows.ahead), len(columns.ahead)
+    below = len(rows.ahead)
     at_once = kh * kw <= AT_ONCE
-    wide = kh * kw <= FEW and below <= 1 and beside <= 1
+    wide = kh * kw <= FEW and below <= 1 and len(columns.ahead) <= 1
     for n in range(y.shape[0]):
         a = 0
         while a < len(rows.place):
@@ -126,8 +119,8 @@ def multiply_windows(
                                 y00 += x[n, h + i * down, v + j * right, c] * factor
                                 y10 += x[n, h + (i + below) * down, v + j * right, c] * factor
                                 if wide:
-                                    y01 += x[n, h + i * down, v + (j + beside) * right, c] * factor
-                                    y11 += x[n, h + (i + below) * down, v + (j + beside) * right, c] * factor
+                                    y01 += x[n, h + i * down, v + (j + 1) * right, c] * factor
+                                    y11 += x[n, h + (i + below) * down, v + (j + 1) * right, c] * factor
                         y[n, top, left, c] = y00
                         y[n, bottom, left, c] = y10
                         if wide:
@@ -295,8 +288,8 @@ def _multiply(
     todo, work = [], 0
     for down, right, rows, columns in kinds:
         taps = weight[:, 0, down.in_window, right.in_window].transpose(1, 2, 0)
-        if not taps.size:  # a stride larger than the window leaves gaps
-            lines[:, down.in_result, right.in_result] = start
+        if not taps.size:  # no position meets these pixels: a stride and gaps of two, say
+            lines[...] = start
             continue
         w = aligned((*taps.shape[:2], FAR), x.dtype)
         w[..., :c] = taps
@@ -343,8 +336,7 @@ def _lines(x: np.ndarray) -> np.ndarray:
 
 def _pieces(n: int, rows: int, work: int) -> list[tuple[slice, slice]]:
     """(pictures, rows), rows of one picture or all of some, of n pictures with so much work in each row."""
-    least, most = PIECES
-    pieces = min(most, max(least, n * rows * work // PIECE))
+    pieces = places.pieces(n * rows * work)
     if n >= pieces:
         return [(pictures, slice(0, rows)) for pictures in split(n, -(-n // pieces))]
     parts = split(rows, -(-rows // -(-pieces // n)))

@@ -25,27 +25,26 @@ import numpy as np
 
 from minidl.backend import Array
 from minidl.backend.blocks import positive_part
-from minidl.backend.compiled import compiled, numba
+from minidl.backend.compiled import compiled
 from minidl.backend.im2col import Pair, Window
 from minidl.backend.memory import empty
 from minidl.backend.threads import parallel_for, scratch, split
+from minidl.functional import places
 from minidl.functional.places import Places
 from minidl.functional.row_conv import as_shaped
 
-WORTH = 1 << 20  # multiplications, from which on it pays to compile: some seconds for a kind of window, once
 FEW = 576  # channels of a group, of x or y, times pixels of a window, at most: with more, BLAS is faster
 LARGE = 25  # pixels of a window at most
 AT_ONCE = 18  # multiplications for a place, of several filters with the same pixels
-CHUNK = 1024  # places, whose sums stay in the cache while all channels are added
-PIECE = 1 << 22  # multiplications in a piece of the work, about
-PIECES = 4, 32  # at least and at most
+SPREAD = 8  # groups of all pictures at least: a thread takes whole ones
 
-LANES = 16
-U = np.uintp  # The compiler asks of each index whether it is negative, one by one. Of this type none can be
+U = (
+    np.uintp
+)  # of indices: those that may be negative are looked at one by one, which takes 3 to 18 times as long
 
 
-class Axis(NamedTuple):
-    """`Places` for the compiler, to which the lengths of tuples are known."""
+class KnownPlaces(NamedTuple):
+    """`Places`, three numbers as tuples of that length: it is part of their type, so the compiler knows it."""
 
     start: int
     every: tuple[int, ...]
@@ -56,38 +55,27 @@ class Axis(NamedTuple):
     step: int
 
     @classmethod
-    def of(cls, places: Places) -> Axis:
-        """The same."""
-        return cls(
-            places.start,
-            tuple(range(places.every)),
-            places.number,
-            tuple(places.positions),
-            places.first,
-            tuple(range(places.stride)),
-            places.step,
-        )
+    def of(cls, some: Places) -> KnownPlaces:
+        """The same places."""
+        every, positions, stride = (tuple(range(n)) for n in (some.every, len(some.positions), some.stride))
+        return cls(some.start, every, some.number, positions, some.first, stride, some.step)
 
     @property
     def length(self) -> int:
         """Of the parts: all that the places see of one."""
-        n = self.number + (len(self.positions) - 1) * self.step // len(self.stride)
-        return n if len(self.stride) == 1 else -(-n // LANES) * LANES
+        return self.number + (len(self.positions) - 1) * self.step // len(self.stride)
 
 
 def can(x: Array, weight: Array, window: Window, groups: int) -> bool:
     """Whether the loops can compute x ⋆ w and x ⋆ᵀ w, and are worth it."""
+    taps = math.prod(window.kernel)
     return (
-        isinstance(x, np.ndarray)
-        and groups > 1
+        groups > 1
         and weight.shape[:2] != (groups, 1)  # which is depthwise
-        and max(weight.shape[0] // groups, weight.shape[1]) * math.prod(window.kernel) <= FEW
-        and x.dtype == weight.dtype
-        and x.dtype in (np.float32, np.float64)
-        and 1 < math.prod(window.kernel) <= LARGE
-        and weight.size * math.prod(x.shape[2:]) * len(x) >= WORTH
-        and all(s <= k for s, k in zip(window.stride, window.kernel, strict=True))
-        and numba() is not None
+        and max(weight.shape[0] // groups, weight.shape[1]) * taps <= FEW
+        and 1 < taps <= LARGE
+        and len(x) * groups >= SPREAD
+        and places.pay(x, weight, window, weight.size * math.prod(x.shape[2:]) * len(x))
     )
 
 
@@ -97,8 +85,8 @@ def multiply_groups(
     bias: np.ndarray,
     y: np.ndarray,
     first: int,
-    rows: Axis,
-    columns: Axis,
+    rows: KnownPlaces,
+    columns: KnownPlaces,
     together: tuple[int, ...],
     parts: np.ndarray,
     line: np.ndarray,
@@ -106,9 +94,9 @@ def multiply_groups(
 ) -> None:
     """y = x ⋆ w + bias at some places of y, for group `first` and those that follow, all pictures in a row.
 
-    Shapes: (N, Q, H, W), (G, M, Q, KH, KW), (G, M) → (N, M, OH, OW). So many filters are taken `together`.
-    The memory for the parts of x, (Q, s, s, height + 1, width), and for a line of them, (s·width,), is zero;
-    that for the sums is (M, places).
+    Shapes: (N, Q, H, W), (G, M, Q, KH, KW), (G, M) → (N, M, OH, OW). As many filters as `together` is long
+    are taken at a time. Memory for the parts of x, (Q, s, s, height, width), with a line more than any place
+    sees, and for a line, (s·width,), is zero; that for the sums is (together, places).
     """
     kh, kw, down, right = len(rows.positions), len(columns.positions), len(rows.stride), len(columns.stride)
     height, width = parts.shape[3:]
@@ -127,26 +115,24 @@ def multiply_groups(
                         for side in range(right):
                             parts[q, r % down, side, r // down, b] = line[b * U(right) + U(side)]
         for m in range(0, w.shape[1], len(together)):
-            for begin in range(0, sums.shape[1], CHUNK):
-                end = min(begin + CHUNK, sums.shape[1])
-                for k in range(len(together)):
-                    sums[m + k, begin:end] = bias[g, m + k]
-                for q in range(x.shape[1]):
-                    for t in range(U(begin), U(end)):
-                        for k in range(len(together)):
-                            total = sums[m + k, t]
-                            for i in range(kh):
-                                for j in range(kw):
-                                    a, b = i * rows.step, j * columns.step
-                                    part = a % down * right + b % right
-                                    far = (part * height + a // down) * width + b // right
-                                    total += flat[q, t + U(far)] * w[g, m + k, q, i, j]
-                            sums[m + k, t] = total
+            for k in range(len(together)):
+                sums[k] = bias[g, m + k]
+            for q in range(x.shape[1]):
+                for t in range(U(sums.shape[1])):
+                    for k in range(len(together)):
+                        total = sums[k, t]
+                        for i in range(kh):
+                            for j in range(kw):
+                                a, b = i * rows.step, j * columns.step
+                                part = a % down * right + b % right
+                                far = (part * height + a // down) * width + b // right
+                                total += flat[q, t + U(far)] * w[g, m + k, q, i, j]
+                        sums[k, t] = total
             for k in range(len(together)):
                 for a in range(rows.number):
                     for b in range(U(columns.number)):
                         place = U(columns.start) + b * U(len(columns.every))
-                        y[n, m + k, rows.start + a * len(rows.every), place] = sums[m + k, U(a * width) + b]
+                        y[n, m + k, rows.start + a * len(rows.every), place] = sums[k, U(a * width) + b]
 
 
 def conv2d(
@@ -177,7 +163,7 @@ def _multiply(
     x: np.ndarray,
     filters: np.ndarray,
     bias: np.ndarray | None,
-    places: list[tuple[Places, Places]],
+    parts: list[tuple[Places, Places]],
     size: Pair,
     relu: bool = False,
 ) -> np.ndarray:
@@ -190,30 +176,28 @@ def _multiply(
     multiply = compiled(multiply_groups)
 
     kinds = []
-    for rows, columns in places:
+    for rows, columns in parts:
         w = np.ascontiguousarray(filters[..., rows.in_window, columns.in_window])
-        if not w.size:  # a stride larger than the window leaves gaps
-            y[:, :, rows.in_result, columns.in_result] = start.reshape(-1, 1, 1)
+        if not w.size:  # no position meets these pixels: a stride and gaps of two, say
+            y[...] = start.reshape(-1, 1, 1)
             continue
         taps = math.prod(w.shape[3:])
         together = next(k for k in (4, 2, 1) if m % k == 0 and (k == 1 or k * taps <= AT_ONCE))
-        kinds.append((w, Axis.of(rows), Axis.of(columns), tuple(range(together))))
+        kinds.append((w, KnownPlaces.of(rows), KnownPlaces.of(columns), tuple(range(together))))
 
     def piece(some: slice) -> None:
         for w, rows, columns, together in kinds:  # in one thread: they write to the same lines of the cache
             right = len(columns.stride)
             shape = q, len(rows.stride), right, rows.length + 1, columns.length
-            parts = scratch(np, "parts", shape, x.dtype)  # a line more, for what is read beyond the last
+            parts = scratch(np, "parts", shape, x.dtype)  # a line more: junk is read beyond the last
             line = scratch(np, "line", (right * columns.length,), x.dtype)
-            sums = scratch(np, "sums", (m, rows.number * columns.length), x.dtype)
+            sums = scratch(np, "sums", (len(together), rows.number * columns.length), x.dtype)
             parts[...] = line[...] = 0
             first = some.start % groups
             multiply(x[some], w, start, out[some], first, rows, columns, together, parts, line, sums)
         if relu:
             positive_part(out[some], out=out[some])
 
-    least, most = PIECES
-    work = len(x) * filters[0].size * math.prod(x.shape[2:])
-    pieces = [(some,) for some in split(len(x), -(-len(x) // min(most, max(least, work // PIECE))))]
-    parallel_for(np, piece, pieces)
+    cut = places.pieces(len(x) * filters[0].size * math.prod(x.shape[2:]))
+    parallel_for(np, piece, [(some,) for some in split(len(x), -(-len(x) // cut))])
     return y

@@ -1,15 +1,23 @@
-"""Which pixels the places of a result see, along one axis: for loops that do not copy them into columns."""
+"""What the compiled loops of convolutions share: which pixels places see, when it pays, and pieces."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
+import numpy as np
+
+from minidl.backend import Array
+from minidl.backend.compiled import numba
 from minidl.backend.im2col import Window
+
+WORTH = 1 << 20  # multiplications, from which on it pays to compile: some seconds for a kind of window, once
+PIECE = 1 << 22  # multiplications in a piece of the work, about
+PIECES = 4, 32  # at least and at most
 
 
 class Places(NamedTuple):
-    """Places of a result that see pixels at the same positions of the window.
+    """Places of a result that see pixels at the same positions of the window, along one axis.
 
     The k-th of them is place start + k·every. At the i-th of these positions it sees pixel
     first + k·stride + i·step, if there is one.
@@ -38,21 +46,36 @@ class Places(NamedTuple):
         """
         s, p, d = window.stride[axis], window.padding[axis], window.dilation[axis]
         last = window.kernel[axis] - 1
-        apart = s // math.gcd(s, d)
+        apart = s // math.gcd(s, d)  # from one such position to the next; `at` is the first
         parts = []
         for h in range(min(s, size)):
-            at = next((i for i in range(min(apart, last + 1)) if (h + p - (last - i) * d) % s == 0), last + 1)
+            at = next((i for i in range(last + 1) if (h + p - (last - i) * d) % s == 0), last + 1)
             first = (h + p - (last - at) * d) // s
             number = len(range(h, size, s))
             parts.append(cls(h, s, number, range(at, last + 1, apart), first, 1, d * apart // s))
         return parts
 
     @property
-    def in_result(self) -> slice:
-        """Where they are in the result."""
-        return slice(self.start, None, self.every)
-
-    @property
     def in_window(self) -> slice:
         """The positions."""
         return slice(self.positions.start, self.positions.stop, self.positions.step)
+
+
+def pay(x: Array, y: Array, window: Window, work: int) -> bool:
+    """Whether loops can be compiled for x and y, and are worth it for so many multiplications."""
+    return (
+        isinstance(x, np.ndarray)
+        and x.dtype == y.dtype
+        and x.dtype in (np.float32, np.float64)
+        and all(
+            s <= k for s, k in zip(window.stride, window.kernel, strict=True)
+        )  # else ∂L/∂x is mostly gaps
+        and work >= WORTH
+        and numba() is not None
+    )
+
+
+def pieces(work: int) -> int:
+    """In how many pieces to do so many multiplications."""
+    least, most = PIECES
+    return min(most, max(least, work // PIECE))

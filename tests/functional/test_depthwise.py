@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from minidl import functional as F
 from minidl.backend import compiled
 from minidl.backend.im2col import Window
 from minidl.backend.threads import get_num_threads, set_num_threads
-from minidl.functional import convolution, depthwise, im2col_conv, row_conv
+from minidl.functional import convolution, depthwise, im2col_conv, places, row_conv
 
 needs_numba = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="Numba is not installed")
 
@@ -81,8 +82,8 @@ def test_every_kind_of_window(window, last):
 @pytest.mark.parametrize("pictures", [1, 3, 5])
 @pytest.mark.parametrize("pieces", [(1, 1), (4, 32), (30, 32)])
 def test_every_way_to_cut_pieces(monkeypatch, pictures, pieces):
-    monkeypatch.setattr(depthwise, "PIECES", pieces)
-    monkeypatch.setattr(depthwise, "PIECE", 200)
+    monkeypatch.setattr(places, "PIECES", pieces)
+    monkeypatch.setattr(places, "PIECE", 200)
     check(*arrays(Window.of(3, 1, 1), 2, 1, 1, pictures, (10, 7)))
 
 
@@ -117,7 +118,7 @@ def shapes(channels=64, filters=64, per_group=1, size=56):
 
 @pytest.fixture
 def numba_there(monkeypatch):
-    monkeypatch.setattr(depthwise, "numba", lambda: SimpleNamespace())
+    monkeypatch.setattr(places, "numba", lambda: SimpleNamespace())
 
 
 @pytest.mark.usefixtures("numba_there")
@@ -151,7 +152,7 @@ def test_auto_takes_it_and_the_others_by_name_do_not():
 
 
 def test_without_numba_it_is_rows(monkeypatch):
-    monkeypatch.setattr(depthwise, "numba", lambda: None)
+    monkeypatch.setattr(places, "numba", lambda: None)
     assert convolution._algorithm_for(*shapes()) is row_conv
 
 
@@ -180,6 +181,29 @@ def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch):
 
 
 # Compiled
+
+
+@pytest.mark.compiled
+@needs_numba
+def test_the_compiler_knows_that_arrays_share_no_memory(monkeypatch):
+    numba = compiled.numba()
+
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("the machine code of an earlier run does not tell")
+        return numba.njit(**options)
+
+    monkeypatch.setattr(compiled, "numba", lambda: SimpleNamespace(njit=njit, core=numba.core))
+
+    def double(x, y):
+        for i in range(len(x)):
+            y[i] = 2 * x[i]
+
+    function = compiled.compiled.__wrapped__(double)
+    function(np.ones(3), np.ones(3))
+    (code,) = function.inspect_llvm().values()
+    assert re.search(r"noalias[^,]*%arg\.x\.4", code)
+    assert re.search(r"noalias[^,]*%arg\.y\.4", code)
 
 
 @pytest.mark.compiled
@@ -243,7 +267,7 @@ def test_a_network_with_a_depthwise_layer_trains_through_it(monkeypatch):
     found = [x.grad.numpy(), w.grad.numpy()]
     assert sorted(work) == ["conv2d", "conv_transpose2d", "conv_weight"]
     x.grad = w.grad = None
-    monkeypatch.setattr(depthwise, "numba", lambda: None)
+    monkeypatch.setattr(places, "numba", lambda: None)
     y = F.conv2d(x, w, None, padding=1, groups=64)
     (y * y).sum().backward()
     np.testing.assert_allclose(found[0], x.grad.numpy(), rtol=1e-3, atol=1e-3)

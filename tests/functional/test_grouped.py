@@ -15,7 +15,7 @@ import minidl as dl
 from minidl import functional as F
 from minidl.backend.im2col import Window
 from minidl.backend.threads import get_num_threads, set_num_threads
-from minidl.functional import convolution, depthwise, grouped, im2col_conv, row_conv
+from minidl.functional import convolution, depthwise, grouped, im2col_conv, places, row_conv
 
 needs_numba = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="Numba is not installed")
 
@@ -84,11 +84,15 @@ def test_every_kind_of_window(window, filters, last):
 
 @pytest.mark.usefixtures("as_python")
 @pytest.mark.parametrize("pieces", [(1, 1), (3, 3), (30, 32)])
-@pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_every_way_to_cut(monkeypatch, pieces, chunk):
-    monkeypatch.setattr(grouped, "PIECES", pieces)
-    monkeypatch.setattr(grouped, "CHUNK", chunk)
+def test_every_way_to_cut(monkeypatch, pieces):
+    monkeypatch.setattr(places, "PIECES", pieces)
     check(*arrays(Window.of(3, 1, 1), 3, 2, 2, 3, (6, 5)))
+
+
+@pytest.mark.usefixtures("as_python")
+@pytest.mark.parametrize("size", [(2, 2), (2, 12), (12, 2)])
+def test_places_that_see_nothing_but_the_border(size):
+    check(*arrays(Window.of(2, 2, 4, 9), 2, 2, 2, 1, size))
 
 
 @pytest.mark.usefixtures("as_python")
@@ -122,8 +126,7 @@ def shapes(groups=16, channels=4, filters=4, size=56, n=4):
 
 @pytest.fixture
 def numba_there(monkeypatch):
-    for file in (grouped, depthwise):
-        monkeypatch.setattr(file, "numba", lambda: SimpleNamespace())
+    monkeypatch.setattr(places, "numba", lambda: SimpleNamespace())
 
 
 @pytest.mark.usefixtures("numba_there")
@@ -133,6 +136,7 @@ def test_what_it_can_do():
     assert grouped.can(x, weight, Window.of(5, 1, 2), groups)
     assert not grouped.can(x, weight, Window.of((5, 6), 1, 2), groups)
     assert not grouped.can(x, weight, Window.of(1), groups)
+    assert grouped.can(x, weight, Window.of(3, 3, 1), groups)
     assert not grouped.can(x, weight, Window.of(3, 4, 1), groups)  # leaves gaps
     assert not grouped.can(x.astype("e"), weight.astype("e"), window, groups)
     assert not grouped.can(x.astype("d"), weight, window, groups)
@@ -140,6 +144,8 @@ def test_what_it_can_do():
     assert not grouped.can(*shapes(channels=1, filters=1))  # depthwise
     assert grouped.can(*shapes(channels=1, filters=2))
     assert not grouped.can(*shapes(size=5))  # too little to be worth it
+    assert grouped.can(*shapes(groups=2, channels=16, filters=16))
+    assert not grouped.can(*shapes(groups=2, channels=16, filters=16, n=3))  # too few to share
     assert grouped.can(*shapes(channels=64, filters=64))
     assert not grouped.can(*shapes(channels=65))
     assert not grouped.can(*shapes(filters=65))
@@ -158,7 +164,7 @@ def test_auto_takes_it_and_the_others_by_name_do_not():
 
 
 def test_without_numba_it_is_rows(monkeypatch):
-    monkeypatch.setattr(grouped, "numba", lambda: None)
+    monkeypatch.setattr(places, "numba", lambda: None)
     assert convolution._algorithm_for(*shapes()) is row_conv
 
 
@@ -207,7 +213,7 @@ def test_a_network_with_a_layer_in_groups_trains_through_it(monkeypatch):
     found = [x.grad.numpy(), w.grad.numpy()]
     assert sorted(work) == ["conv2d", "conv_transpose2d"]
     x.grad = w.grad = None
-    monkeypatch.setattr(grouped, "numba", lambda: None)
+    monkeypatch.setattr(places, "numba", lambda: None)
     y = F.conv2d(x, w, None, padding=1, groups=16)
     (y * y).sum().backward()
     np.testing.assert_allclose(found[0], x.grad.numpy(), rtol=1e-3, atol=1e-2)
