@@ -44,7 +44,7 @@ U = (
 
 
 class KnownPlaces(NamedTuple):
-    """`Places`, three numbers as tuples of that length: it is part of their type, so the compiler knows it."""
+    """`Places`, three numbers as tuples of that length: it is part of a type, so the compiler knows it."""
 
     start: int
     every: tuple[int, ...]
