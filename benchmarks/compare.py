@@ -11,7 +11,9 @@ import numpy as np
 
 Call = Callable[[], object]
 PAUSE = 0.03  # seconds: after a call OpenMP's and BLAS's threads go on spinning, and slow the other side
-AWAKE = 5.0  # milliseconds of calls until the processor is at full speed again, and its own threads awake
+AWAKE = (
+    5.0  # milliseconds of calls that bring back the processor's speed and wake threads; then as many timed
+)
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,12 @@ class Places(NamedTuple):
 
 def pay(x: Array, y: Array, window: Window, work: int) -> bool:
     """Whether loops can be compiled for x and y, and are worth it for so many multiplications."""
+    gaps = any(s > k for s, k in zip(window.stride, window.kernel, strict=True))  # in ∂L/∂x, a kind for each
     return (
         isinstance(x, np.ndarray)
         and x.dtype == y.dtype
         and x.dtype in (np.float32, np.float64)
-        and all(
-            s <= k for s, k in zip(window.stride, window.kernel, strict=True)
-        )  # else ∂L/∂x is mostly gaps
+        and not gaps
         and work >= WORTH
         and numba() is not None
     )
