@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable
 from types import ModuleType
@@ -28,23 +29,28 @@ def numba() -> ModuleType | None:
     thread = threading.Thread(target=find, name="minidl", daemon=True)
     thread.start()
     thread.join()
-    return found[0] if found else None
+    if not found:
+        return None
+    if hasattr(os, "register_at_fork"):  # no child is born while another thread compiles
+        lock: Any = found[0].core.compiler_lock.global_compiler_lock
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return found[0]
 
 
 @functools.cache
 def compiled(function: Callable) -> Callable:
     """`function`, compiled at its first call for arrays of these types; it does not hold Python's lock.
 
-    A product and a sum may be rounded once (FMA). The machine code is kept on disk, beside the function's
-    file or where Numba finds a folder to write to. It is out of date when that file changes: a change of the
-    options here goes unnoticed.
+    A product and a sum may be rounded once (FMA). No array that it writes to may share memory with another
+    argument: the compiler has a flag, but no option, that says so, and else begins each innermost loop with a
+    comparison of all addresses.
 
-    No array that it writes to may share memory with another argument. The compiler has a flag that says so,
-    for which there is no option: else each innermost loop would begin with a comparison of all addresses.
+    The machine code is kept on disk, beside the function's file or where Numba finds a folder to write to. It
+    is out of date when that file changes: a change of the options here goes unnoticed. Where it can be
+    neither read nor written, because of a damaged file or a full disk, this process compiles for itself.
     """
     library = numba()
     assert library is not None
-
     base: Any = library.core.compiler.Compiler
 
     class Compiler(base):
@@ -52,11 +58,21 @@ def compiled(function: Callable) -> Callable:
             self.state.flags.noalias = True
             return super().define_pipelines()
 
-    options = {"nogil": True, "fastmath": {"contract"}, "pipeline_class": Compiler}
+    compile_ = functools.partial(library.njit, nogil=True, fastmath={"contract"}, pipeline_class=Compiler)
     try:
-        return library.njit(cache=True, **options)(function)
+        machine_code = compile_(cache=True)(function)
     except RuntimeError:  # no folder that it may write to
-        return library.njit(**options)(function)
+        return compile_()(function)
+
+    def run(*arguments: Any) -> None:
+        nonlocal machine_code
+        try:
+            machine_code(*arguments)
+        except Exception:  # before anything has run: what is compiled raises nothing
+            machine_code = compile_()(function)
+            machine_code(*arguments)
+
+    return run
 
 
 __all__ = ["compiled", "numba"]
