@@ -217,11 +217,11 @@ def double(x, y):
 def test_damaged_files_of_the_cache_do_not_matter(monkeypatch, tmp_path):
     monkeypatch.setattr(compiled.numba().config, "CACHE_DIR", str(tmp_path))
     for damaged in ("*.nbc", "*.nbi"):
-        y = np.zeros(3)
-        compiled.compiled.__wrapped__(double)(np.ones(3), y)
+        compiled.compiled.__wrapped__(double)(np.ones(3), np.zeros(3))
         (file,) = tmp_path.rglob(damaged)
         file.write_bytes(file.read_bytes()[:9])
-        compiled.compiled.__wrapped__(double)(np.ones(3), y[:2])
+        y = np.zeros(3)
+        compiled.compiled.__wrapped__(double)(np.ones(3), y)
         assert y.tolist() == [2, 2, 2]
 
 
