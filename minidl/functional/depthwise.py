@@ -285,12 +285,12 @@ def _multiply(
     start = aligned((c,), x.dtype)
     start[...] = 0 if bias is None else bias
     multiply = compiled(multiply_windows)
+    seeing = [kind for kind in kinds if kind[0].positions and kind[1].positions]
+    if len(seeing) < len(kinds):  # no position meets some of the pixels: a stride and gaps of two, say
+        lines[...] = start
     todo, work = [], 0
-    for down, right, rows, columns in kinds:
+    for down, right, rows, columns in seeing:
         taps = weight[:, 0, down.in_window, right.in_window].transpose(1, 2, 0)
-        if not taps.size:  # no position meets these pixels: a stride and gaps of two, say
-            lines[...] = start
-            continue
         w = aligned((*taps.shape[:2], FAR), x.dtype)
         w[..., :c] = taps
         todo.append((w.reshape(-1), rows, columns))

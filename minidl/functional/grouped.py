@@ -38,9 +38,8 @@ LARGE = 25  # pixels of a window at most
 AT_ONCE = 18  # multiplications for a place, of several filters with the same pixels
 SPREAD = 8  # groups of all pictures at least: a thread takes whole ones
 
-U = (
-    np.uintp
-)  # of indices: those that may be negative are looked at one by one, which takes 3 to 18 times as long
+# Of indices. Those that may be negative are looked at one by one, which takes 3 to 18 times as long
+U = np.uintp
 
 
 class KnownPlaces(NamedTuple):
@@ -175,12 +174,12 @@ def _multiply(
     start = np.zeros((groups, m), x.dtype) if bias is None else np.ascontiguousarray(bias).reshape(groups, m)
     multiply = compiled(multiply_groups)
 
+    seeing = [part for part in parts if all(some.positions for some in part)]
+    if len(seeing) < len(parts):  # no position meets some of the pixels: a stride and gaps of two, say
+        y[...] = start.reshape(-1, 1, 1)
     kinds = []
-    for rows, columns in parts:
+    for rows, columns in seeing:
         w = np.ascontiguousarray(filters[..., rows.in_window, columns.in_window])
-        if not w.size:  # no position meets these pixels: a stride and gaps of two, say
-            y[...] = start.reshape(-1, 1, 1)
-            continue
         taps = math.prod(w.shape[3:])
         together = next(k for k in (4, 2, 1) if m % k == 0 and (k == 1 or k * taps <= AT_ONCE))
         kinds.append((w, KnownPlaces.of(rows), KnownPlaces.of(columns), tuple(range(together))))
