@@ -23,6 +23,7 @@ WINDOWS = [
     Window.of(3, 3, 0, 3),  # the next place sees the pixels of the next position, three further on
     Window.of((1, 4), (1, 3), (2, 1), (1, 2)),
     Window.of((6, 5), 1, 3),  # larger than AT_ONCE
+    Window.of(6, 3, 2),  # and with 9 pixels at a time, more than WRITTEN_OUT
 ]
 
 
@@ -43,6 +44,25 @@ def test_every_way_to_cut_pieces(monkeypatch, pictures, pieces):
     monkeypatch.setattr(places, "PIECES", pieces)
     monkeypatch.setattr(places, "PIECE", 200)
     check(*arrays(Window.of(3, 1, 1), 2, 1, 1, pictures, (10, 7)))
+
+
+@pytest.mark.parametrize(
+    ("window", "places", "size", "border"),
+    [
+        (Window.of(3, 2, 1), 28, 56, (0, 27)),  # the last pixel would see one place more
+        (Window.of(3, 2, 0), 28, 57, (1, 28)),  # one before, and only half of the last two pixels is there
+        (Window.of(2, 2), 28, 56, (0, 28)),
+        (Window.of(5, 2, 3, 2), 24, 50, (2, 22)),
+        (Window.of(9, 2), 2, 11, (4, 2)),  # none sees all
+    ],
+    ids=str,
+)
+def test_with_a_stride_all_but_the_border_is_one_loop(window, places, size, border):
+    axis = depthwise.Spread.of(window, 0, places, size)
+    assert window.places((size, size)) == (places, places)
+    assert (axis.low, axis.high) == border
+    part = axis.part(slice(3, 9))
+    assert (part.low, part.high) == (border[0] - 3, border[1] - 3)
 
 
 @pytest.mark.usefixtures("as_python")
