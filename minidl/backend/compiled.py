@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +39,23 @@ def numba() -> ModuleType | None:
     return found[0]
 
 
+@contextlib.contextmanager
+def _ctrl_c_afterwards() -> Iterator[None]:
+    """Holds it back: raised in what LLVM calls back, it would be lost."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        yield
+        return
+    arrived = []
+    signal.signal(signal.SIGINT, lambda *_: arrived.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if arrived:
+            signal.raise_signal(signal.SIGINT)
+
+
 @functools.cache
 def compiled(function: Callable) -> Callable:
     """`function`, compiled at its first call for arrays of these types; it does not hold Python's lock.
@@ -57,6 +76,10 @@ def compiled(function: Callable) -> Callable:
         def define_pipelines(self) -> list:
             self.state.flags.noalias = True
             return super().define_pipelines()
+
+        def compile_extra(self, function: Callable) -> Any:
+            with _ctrl_c_afterwards():
+                return super().compile_extra(function)
 
     compile_ = functools.partial(library.njit, nogil=True, fastmath={"contract"}, pipeline_class=Compiler)
     try:

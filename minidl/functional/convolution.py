@@ -325,7 +325,8 @@ def conv_algorithm(name: str | None = None) -> str:
     `python -m benchmarks.choice` measures how often that is right, on the CPU. There Winograd's keeps filters
     that stay the same as it needs them, VGG16's in 300 MB (`backend/kept.py`). Its results are channels-last
     in memory; an infinity, NaN or huge number spoils all 4×4 outputs of a tile, and of pictures up to four
-    tiles wide those of the whole line of tiles: such numbers are better off with "strips".
+    tiles wide those of the whole line of tiles; and where there are groups, rows spread it, too. Such numbers
+    are better off with "strips".
 
     Raises:
         ValueError: there is no algorithm of that name.

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,6 +70,54 @@ def test_where_the_disk_is_full_too_and_an_error_of_its_own_is_not_hidden(monkey
     assert done == [1, 2]
     with pytest.raises(TypeError, match="exactly one argument"):
         append(1, 2)
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """A function, and what its compiler did, which loses an exception as ctypes does."""
+    done = []
+
+    class Compiler:
+        def compile_extra(self, function):
+            try:
+                if threading.current_thread() is threading.main_thread():
+                    signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                done.append("lost")
+            done.append(function)
+
+    def njit(pipeline_class, **_):
+        return lambda function: lambda: pipeline_class().compile_extra(function)
+
+    core = SimpleNamespace(compiler=SimpleNamespace(Compiler=Compiler))
+    monkeypatch.setattr(compiled, "numba", lambda: SimpleNamespace(njit=njit, core=core))
+    return compiled.compiled.__wrapped__(double), done
+
+
+def test_ctrl_c_counts_when_the_compiler_is_done(compiling):
+    function, done = compiling
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        function()
+    assert done == [double]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_handler_of_the_users_own_is_called_when_the_compiler_is_done(compiling):
+    function, done = compiling
+    before = signal.signal(signal.SIGINT, lambda *_: done.append("handled"))
+    try:
+        function()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == [double, "handled"]
+
+
+def test_other_threads_compile_without_a_handler(compiling):
+    function, done = compiling
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(function).result()
+    assert done == [double]
 
 
 # With Numba
