@@ -25,7 +25,8 @@ def numba() -> ModuleType | None:
             import numba
         except ImportError:
             return
-        if not numba.config.DISABLE_JIT:
+        config: Any = numba.config
+        if not config.DISABLE_JIT:
             found.append(numba)
 
     thread = threading.Thread(target=find, name="minidl", daemon=True)
