@@ -7,8 +7,8 @@ through memory by itself, or multiply mostly zeros, as `row_conv.py` does. So in
 loops stand as in the formula, and Numba compiles them where it is installed; elsewhere `row_conv.py` does the
 work.
 
-Without a stride, ∂L/∂x is the same sum with the filters turned round. With one, s×s pixels at a time each
-take the products that reach them.
+Without a stride, ∂L/∂x is the same sum with the filters turned round. With one, it is s×s such sums, each of
+every s-th pixel and with some of the positions, computed together.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ def _multiply(
     size: Pair,
     relu: bool = False,
 ) -> np.ndarray:
+    """Either of them, as the axes say."""
     n, c = x.shape[:2]
     rows, columns = axes
     together = len(rows.stride) if isinstance(rows, Spread) else 1  # rows

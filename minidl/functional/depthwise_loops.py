@@ -21,7 +21,7 @@ NEAR = 1, 2  # positions from a place to the next: further apart they share too 
 FEW = 9  # pixels of a window, up to which the processor has registers for four places at a time
 AT_ONCE = 25  # and for one or two
 SUMS = 4  # rows whose products are added up before ∂L/∂w is written, for windows larger than FEW
-WRITTEN_OUT = 256  # positions of s×s pixels, for which the compiler writes out what stands in loops
+WRITTEN_OUT = 256  # positions of s·t pixels, up to which the compiler writes out what stands in loops
 
 
 class Axis(NamedTuple):
@@ -174,8 +174,8 @@ def spread_windows(
 ) -> None:
     """y = x ⋆ᵀ w + bias:  (N, OH, OW, C), (KH·KW·FAR,), (C,) → (N, H, W, C).
 
-    s·s pixels are computed at a time. Once the compiler has written out all four loops over them and their
-    positions, only products are left in which both places are integers.
+    s·t pixels are computed at a time, for strides s of rows and t of columns. Once the compiler has written
+    out all four loops over them and their positions, only products are left in which both places are integers.
     """
     kh, s, p, d = len(rows.positions), len(rows.stride), len(rows.padding), len(rows.dilation)
     kw, t, q, e = len(columns.positions), len(columns.stride), len(columns.padding), len(columns.dilation)
@@ -183,8 +183,8 @@ def spread_windows(
         for a in range((y.shape[1] + s - 1) // s):
             for b in range((y.shape[2] + t - 1) // t):
                 h, v = a + rows.first, b + columns.first
-                all_there = rows.low <= a < rows.high and columns.low <= b < columns.high
-                if s * t * kh * kw <= WRITTEN_OUT and all_there:
+                whole = rows.low <= a < rows.high and columns.low <= b < columns.high
+                if whole and s * t * kh * kw <= WRITTEN_OUT:
                     for c in range(y.shape[3]):
                         for r in range(s):
                             for u in range(t):
@@ -198,7 +198,7 @@ def spread_windows(
                                             total += x[n, place, beside, c] * w[(i * kw + j) * FAR + c]
                                 y[n, a * s + r, b * t + u, c] = total
                     continue
-                for r in range(min(s, y.shape[1] - a * s)):
+                for r in range(min(s, y.shape[1] - a * s)):  # at the border, or too many: one by one
                     for u in range(min(t, y.shape[2] - b * t)):
                         for c in range(y.shape[3]):
                             y[n, a * s + r, b * t + u, c] = bias[c]
