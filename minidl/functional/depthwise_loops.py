@@ -175,7 +175,7 @@ def spread_windows(
     """y = x ⋆ᵀ w + bias:  (N, OH, OW, C), (KH·KW·FAR,), (C,) → (N, H, W, C).
 
     s·t pixels are computed at a time, for strides s of rows and t of columns. Once the compiler has written
-    out all four loops over them and their positions, only products are left in which both places are integers.
+    out the loops over them and their positions, only products are left in which both places are integers.
     """
     kh, s, p, d = len(rows.positions), len(rows.stride), len(rows.padding), len(rows.dilation)
     kw, t, q, e = len(columns.positions), len(columns.stride), len(columns.padding), len(columns.dilation)
