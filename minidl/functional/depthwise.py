@@ -56,7 +56,7 @@ def _axes(window: Window, pixels: Pair, size: Pair, transposed: bool = False) ->
     """What rows and columns of x ⋆ w, or of x ⋆ᵀ w, see of so many pixels."""
     if transposed and window.stride != (1, 1):
         return Spread.of(window, 0, pixels[0], size[0]), Spread.of(window, 1, pixels[1], size[1])
-    if transposed:
+    if transposed:  # of one kind, without a stride
         (rows,), (columns,) = (Places.transposed(window, axis, size[axis]) for axis in (0, 1))
     else:
         rows, columns = (Places.forward(window, axis, size[axis]) for axis in (0, 1))

@@ -2,7 +2,8 @@
 
 Channels lie side by side in memory: the innermost loop takes as many at a time as the processor can. Most of
 the time goes to reading numbers, even from the cache. So four places that see much the same pixels are
-computed together, and ∂L/∂w is read and written once for as many, or twice as many.
+computed together, s×s pixels that find the same places with a stride, and ∂L/∂w is read and written once for
+four places, or eight.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ NEAR = 1, 2  # positions from a place to the next: further apart they share too 
 FEW = 9  # pixels of a window, up to which the processor has registers for four places at a time
 AT_ONCE = 25  # and for one or two
 SUMS = 4  # rows whose products are added up before ∂L/∂w is written, for windows larger than FEW
-WRITTEN_OUT = 256  # positions of s·t pixels, up to which the compiler writes out what stands in loops
+WRITTEN_OUT = 256  # positions of s·t pixels, up to which the compiler writes out what stands in loops,
+LONG = 9  # if no side of the window is longer
 
 
 class Axis(NamedTuple):
@@ -72,8 +74,8 @@ class Spread(NamedTuple):
     dilation: tuple[int, ...]  # d'
     first: int
     apart: int
-    low: int  # from this a on
-    high: int  # and before this one, all places are there, and all s pixels
+    low: int  # for low ≤ a < high all places are there, and all s pixels
+    high: int
 
     @classmethod
     def of(cls, window: Window, axis: int, places: int, size: int) -> Spread:
@@ -184,7 +186,7 @@ def spread_windows(
             for b in range((y.shape[2] + t - 1) // t):
                 h, v = a + rows.first, b + columns.first
                 whole = rows.low <= a < rows.high and columns.low <= b < columns.high
-                if whole and s * t * kh * kw <= WRITTEN_OUT:
+                if whole and max(kh, kw) <= LONG and s * t * kh * kw <= WRITTEN_OUT:
                     for c in range(y.shape[3]):
                         for r in range(s):
                             for u in range(t):
@@ -198,20 +200,21 @@ def spread_windows(
                                             total += x[n, place, beside, c] * w[(i * kw + j) * FAR + c]
                                 y[n, a * s + r, b * t + u, c] = total
                     continue
-                for r in range(min(s, y.shape[1] - a * s)):  # at the border, or too many: one by one
-                    for u in range(min(t, y.shape[2] - b * t)):
+                for row in range(a * s, min(a * s + s, y.shape[1])):  # at the border, or too many: one by one
+                    for column in range(b * t, min(b * t + t, y.shape[2])):
                         for c in range(y.shape[3]):
-                            y[n, a * s + r, b * t + u, c] = bias[c]
-                        for i in range(kh):
-                            for j in range(kw):
-                                down, right = r + p - i * d, u + q - j * e
-                                if down % s == 0 and right % t == 0:
-                                    place = h - i * rows.apart + down // s
-                                    beside = v - j * columns.apart + right // t
-                                    if 0 <= place < x.shape[1] and 0 <= beside < x.shape[2]:
-                                        for c in range(y.shape[3]):
-                                            factor = w[(i * kw + j) * FAR + c]
-                                            y[n, a * s + r, b * t + u, c] += x[n, place, beside, c] * factor
+                            y[n, row, column, c] = bias[c]
+                for i in range(kh):
+                    r = (i * d - p) % s  # the one of s pixels that finds a place at this position
+                    place = h - i * rows.apart + (r + p - i * d) // s
+                    if 0 <= place < x.shape[1] and a * s + r < y.shape[1]:
+                        for j in range(kw):
+                            u = (j * e - q) % t
+                            beside = v - j * columns.apart + (u + q - j * e) // t
+                            if 0 <= beside < x.shape[2] and b * t + u < y.shape[2]:
+                                for c in range(y.shape[3]):
+                                    factor = w[(i * kw + j) * FAR + c]
+                                    y[n, a * s + r, b * t + u, c] += x[n, place, beside, c] * factor
 
 
 def add_windows(x: np.ndarray, y: np.ndarray, w: np.ndarray, rows: Axis, columns: Axis) -> None:

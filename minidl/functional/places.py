@@ -63,7 +63,7 @@ class Places(NamedTuple):
 
 def pay(x: Array, y: Array, window: Window, work: int) -> bool:
     """Whether loops can be compiled for x and y, and are worth it for so many multiplications."""
-    gaps = any(s > k for s, k in zip(window.stride, window.kernel, strict=True))  # in ∂L/∂x, a kind for each
+    gaps = any(s > k for s, k in zip(window.stride, window.kernel, strict=True))  # `grouped.py`: a kind each
     return (
         isinstance(x, np.ndarray)
         and x.dtype == y.dtype

@@ -115,6 +115,7 @@ WINDOWS = [
     Window.of(3, 2, 1),
     Window.of(5, 1, 2),
     Window.of(5, 2, 2),
+    Window.of((1, 12), (1, 5)),  # LONG
     Window.of(3, 1, 2, 2),
     Window.of(3, 2, 2, 2),  # a part of ∂L/∂x that sees nothing
     Window.of(3, 3, 0, 3),
